@@ -175,6 +175,34 @@ async def test_g34_an_older_second_factor_stays_asked_for(world: World) -> None:
     assert await asked(person) == []
 
 
+@pytest.mark.parametrize("way", ["new codes", "removed before"])
+async def test_g34_a_new_phone_is_no_week_without_a_second_factor(world: World, way: str) -> None:
+    """An owner who has had a second factor for long, and this week a new phone with new codes, is asked for it after a
+    reset: a reader of the mail does not get past it.
+    """
+    await world.register(ADA)
+    await verified(world)
+    owner = world.browser()
+    await owner.login()
+    _, codes = await enrolled(world, owner)
+    world.clock.forward(8 * DAY)
+    person = world.browser()
+    token = (await begin(person)).json["token"]
+    assert (await step(person, token, codes[0], "recovery_code")).status == 200
+    if way == "removed before":
+        removed = await person.call("POST", "/auth/factors/remove", json={"method": "totp"})
+        assert removed.status == 204, removed
+    secret, _ = await enrolled(world, person)
+    if way == "new codes":
+        assert (await person.call("POST", "/auth/factors/recovery-codes")).status == 201
+    world.clock.forward(DAY)
+    await reset(world)
+    person = world.browser()
+    token = (await begin(person, password=NEW)).json["token"]
+    assert (await step(person, token, code(world, secret))).status == 200
+    assert await asked(person) == []
+
+
 async def test_g35_an_administrators_factor_is_asked_for_as_ever(world: World) -> None:
     """No mail removes an administrator's factor. A passkey of this week does not sign in alone after a reset; with the
     new password it does, and is kept by that.

@@ -334,6 +334,9 @@ class Factors(Part):
 
 def _in_place_of(held: Credential | None, fresh: Credential) -> Change:
     """Return the change that adds a credential, or replaces the one that the account holds."""
+    if held is not None and held.method == RECOVERY_CODE:
+        # Since when the account has codes: after a reset, what is new is set aside, and a second factor with it.
+        fresh = replace(fresh, created_at=held.created_at)
     return Add(fresh) if held is None else Swap(replace(fresh, revision=held.revision))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from hmac import compare_digest
 from typing import Literal
 
@@ -26,7 +27,7 @@ from dutchdoor.services.passwords import WRONG_PASSWORD
 from dutchdoor.services.presenting import SignedIn
 from dutchdoor.services.registration import REGISTRATION, evicting, is_unproved, proof_of, verifying
 from dutchdoor.services.retry import RACES, retried
-from dutchdoor.services.set_aside import setting_aside
+from dutchdoor.services.set_aside import had_factor, setting_aside
 from dutchdoor.stores.base import Add, Change, Log, Revoked, Swap, Take
 
 __all__ = ["Recovery"]
@@ -252,7 +253,7 @@ class Recovery(Part):
             if credential
             else Credential(subject=account.subject, method=PASSWORD, handle="", proof=proof, created_at=now)
         )
-        by_mail = self.factors.removable_by_mail(raised)
+        by_mail = await self._by_mail(raised, enrolled, now)
         aside = [] if strange else setting_aside(account, enrolled, client, now, by_mail=by_mail)
         done = await self.store.commit(
             Take(stored),
@@ -282,9 +283,15 @@ class Recovery(Part):
     async def _set_aside_late(self, account: Account, client: Client) -> None:
         """Set aside what a thief added while the password was being reset. From now on, their epoch is too old."""
         held = await self.store.select(Credential, subject=account.subject)
-        late = setting_aside(account, held, client, self.clock(), by_mail=self.factors.removable_by_mail(account))
+        now = self.clock()
+        late = setting_aside(account, held, client, now, by_mail=await self._by_mail(account, held, now))
         if late:
             await self.store.commit(*late)
+
+    async def _by_mail(self, account: Account, held: Sequence[Credential], now: float) -> bool:
+        """Return whether mail may remove the second factors of an account, whose credentials are `held`."""
+        may = self.factors.removable_by_mail(account)
+        return may and not await had_factor(self.store, account.subject, held, now)
 
     @retried(RACES, "verifying the address")
     async def verify_email(self, token: str, *, client: Client, browser: str) -> Account:

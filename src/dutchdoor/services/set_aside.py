@@ -5,8 +5,8 @@ Only the owner knows which are theirs. So those of the last week sign no one in 
 has signed in and kept them; the older ones stay, or an owner who forgot the password would lose their passkey, too.
 
 A second factor of the last week is not asked for meanwhile: a thief may have added it to lock the owner out, and a week
-ago the mailbox alone opened the account. It stays where there is an older one, and where the policy lets no mail remove
-factors, such as an administrator's.
+ago the mailbox alone opened the account. It stays where there is an older one, or was one until this week, and where
+the policy lets no mail remove factors, such as an administrator's.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from dutchdoor.model.set_aside import PREPARED_FOR, SET_ASIDE, aside, put_back
 from dutchdoor.services.identities import IDENTITY, Identities
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.retry import RACES, retried
-from dutchdoor.stores.base import Add, Change, Expect, Log, Take
+from dutchdoor.stores.base import Add, Change, Expect, Log, Store, Take
 from dutchdoor.texts import mark
 
-__all__ = ["Aside", "SetAside", "setting_aside"]
+__all__ = ["Aside", "SetAside", "had_factor", "setting_aside"]
 
 _SECOND = frozenset({PASSKEY, TOTP, RECOVERY_CODE})
 _SAME = 5.0
@@ -170,7 +170,8 @@ def setting_aside(
         account: the account.
         held: all its credentials.
         client: the client that resets it, for the audit event.
-        by_mail: whether the policy lets mail remove the account's second factors.
+        by_mail: whether mail may remove the account's second factors: the policy lets it, and the account has had none
+            until this week.
     """
     recent = [each for each in held if each.created_at >= now - PREPARED_FOR]
     # The log-in by which the account began is its owner's: they may choose a first password beside it.
@@ -191,6 +192,20 @@ def setting_aside(
     methods = ", ".join(sorted({each.method for each in going}))
     changes.append(Log(account_event("ways_set_aside", account, client, now, detail=methods)))
     return changes
+
+
+async def had_factor(store: Store, subject: str, held: Sequence[Credential], now: float) -> bool:
+    """Whether an account, whose credentials are `held`, has had a second factor until this week: one was removed that
+    was not added since. Otherwise, who reads the mail would get in after each change of the phone.
+    """
+    since, names = now - PREPARED_FOR, ("factor_removed", "factor_added")
+    found = [await store.events(subject=subject, name=name, since=since, limit=_EVENTS) for name in names]
+    for method in (PASSKEY, TOTP):
+        removed, added = (sum(each.detail == method for each in events) for events in found)
+        there = sum(each.method == method and each.created_at >= since for each in held)
+        if removed > added - there:
+            return True
+    return False
 
 
 def _id_of(credential: Credential) -> str:
