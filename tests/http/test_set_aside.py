@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from tests.http.test_factors import ADA, begin, code, enrolled, step
+from tests.http.test_lost_factors import LOST, REMOVE, WAIT, use
 from tests.http.test_passkeys import made, options, sign_in, with_key
 from tests.http.world import OTHER_PASSWORD, OWN, PASSWORD, Answer, Browser, World, a_world
 from tests.softkey import SoftKey, b64
@@ -201,6 +202,32 @@ async def test_g34_a_new_phone_is_no_week_without_a_second_factor(world: World, 
     token = (await begin(person, password=NEW)).json["token"]
     assert (await step(person, token, code(world, secret))).status == 200
     assert await asked(person) == []
+
+
+async def test_g34_a_new_passkey_in_place_of_an_old_one_is_asked_for_and_can_be_lost(world: World) -> None:
+    """A passkey that replaced an older one this week is asked for after a reset. An owner who has lost it has it
+    removed by mail, after the waiting time.
+    """
+    _, old, _ = await with_key(world)
+    await verified(world)
+    world.clock.forward(8 * DAY)
+    owner = world.browser()
+    assert (await sign_in(owner, old)).status == 200
+    _, done = await made(owner, SoftKey(OWN), "Phone")
+    assert done.status == 200, done
+    gone = await owner.call("POST", "/auth/factors/remove", json={"method": "passkey", "id": b64(old.id)})
+    assert gone.status == 204, gone
+    await reset(world)
+    assert (await begin(world.browser(), password=NEW)).status == 401
+    person = world.browser()
+    token = (await begin(person, password=NEW)).json["token"]
+    assert (await person.call("POST", "/auth/login/lost", json={"token": token})).status == 202
+    await world.posted()
+    assert (await use(world, LOST)).status == 200
+    world.clock.forward(WAIT)
+    assert (await use(world, REMOVE)).status in {200, 202}
+    assert not await methods(world) & {"passkey", "recovery_code", "set_aside"}
+    await world.browser().login(password=NEW)
 
 
 async def test_g35_an_administrators_factor_is_asked_for_as_ever(world: World) -> None:

@@ -26,6 +26,7 @@ from dutchdoor.model.http_client import Client
 from dutchdoor.model.one_time_tokens import OneTimeToken, Purpose
 from dutchdoor.model.policy import DAY, HOUR
 from dutchdoor.model.rate_limits import bucket_of
+from dutchdoor.model.set_aside import still_asked
 from dutchdoor.services.email_change import former_addresses
 from dutchdoor.services.one_time import tokens_of
 from dutchdoor.services.part import Part, Shared
@@ -220,7 +221,10 @@ class LostFactors(Part):
         if now < removal.due_at:
             raise Refused("the waiting time is not over", message=_NOT_YET)
         raised = replace(account, epoch=account.epoch + 1)
-        lost: list[Change] = [Remove(each) for each in held if self.signing_in.second.is_second(each)]
+        # With those that are set aside and still asked for: the owner has lost these, too.
+        lost: list[Change] = [
+            Remove(each) for each in held if self.signing_in.second.is_second(each) or still_asked([each])
+        ]
         done = await self.store.commit(
             Take(stored),
             Take(record),
