@@ -17,7 +17,9 @@ import pytest
 from keyring.backends.fail import Keyring as NoKeyring
 from tests.client.conftest import PASSWORD, Place, Ring
 
+from dutchdoor import errors
 from dutchdoor.client import FileStorage, KeyringStorage, MemoryStorage, SessionAuth, Storage, Tokens
+from dutchdoor.client.server import Server
 from dutchdoor.errors import Misconfigured, NotAuthenticated, RateLimited, Unavailable, WrongCredentials
 from dutchdoor.model.http_client import Client
 from dutchdoor.testing.clock import Clock
@@ -321,8 +323,9 @@ def test_a_refusal_is_the_error_that_the_server_had(place: Place, start: Callabl
     in which no password is.
     """
     program = start(login=place.account(), password="wrong" * 3)
-    with pytest.raises(WrongCredentials, match="The e-mail address or the password is not right"):
+    with pytest.raises(WrongCredentials, match="The e-mail address or the password is not right") as refused:
         program.me()
+    assert refused.type is WrongCredentials, "a subclass says more than the server did"
     assert "wrong" not in repr(program.auth)
 
     def guess() -> None:
@@ -344,6 +347,29 @@ def test_a_refusal_is_the_error_that_the_server_had(place: Place, start: Callabl
             "https://example.com", login="a@example.com", password=PASSWORD,
             client=httpx2.Client(transport=httpx2.MockTransport(lambda _: httpx2.Response(404, text="<html>"))),
         ).token()  # fmt: skip
+
+
+NOT_OF_PROGRAMS = {"DutchdoorError", "DeviceKeyRefused", "Misconfigured"}
+CODES = [each for each in errors.__all__ if "code" in vars(getattr(errors, each)) and each not in NOT_OF_PROGRAMS]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [*((name, {"max_age": 300.0, "factors": 2}) for name in CODES), ("SessionInDoubt", {})],
+    ids=[*CODES, "SessionInDoubt"],
+)
+def test_a_code_is_the_error_that_has_it(name: str, says: dict[str, float]) -> None:
+    """An answer becomes the class whose code it has, and no subclass of it, with what the answer says beside it. A
+    proof that is asked for and says neither how young nor how many is that of a session in doubt.
+    """
+    kind = getattr(errors, name)
+    answer = httpx2.Response(401, json={"code": kind.code, "detail": "A sentence.", **says})
+    server = Server("https://example.com", httpx2.Client(transport=httpx2.MockTransport(lambda _: answer)))
+    with pytest.raises(errors.DutchdoorError) as found:
+        server.call("GET", "/auth/me")
+    assert found.type is kind
+    if isinstance(found.value, errors.StepUpRequired):
+        assert (found.value.max_age, found.value.factors) == (says.get("max_age"), says.get("factors", 1))
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,10 @@ _TIMEOUT: Final = 10.0
 """Seconds without progress after which a call fails."""
 _ANSWER_AT_MOST: Final = 1 << 20
 ErrorT = TypeVar("ErrorT", bound=DutchdoorError)
-_BY_CODE: Final = {
+_BY_CODE: Final[dict[str, type[DutchdoorError]]] = {
     kind.code: kind
-    for kind in reversed([getattr(errors, name) for name in errors.__all__])
-    if kind is not DutchdoorError
+    for kind in [getattr(errors, name) for name in errors.__all__]
+    if "code" in vars(kind) and kind is not DutchdoorError  # one that inherits its code says more than the answer did
 }
 _BY_STATUS: Final[dict[int, type[DutchdoorError]]] = {
     401: errors.NotAuthenticated,
@@ -122,6 +122,8 @@ def _bounded(answer: httpx2.Response) -> bytes:
 
 def _out_of_reach(url: str, exc: httpx2.HTTPError) -> Unavailable:
     error = Unavailable(f"{url} is out of reach: {type(exc).__name__}")
+    if "CERTIFICATE_VERIFY_FAILED" in str(exc):  # OpenSSL's name of it: the client passes on the text alone
+        return _saying(error, f"{url} has a certificate that this machine does not trust.")
     return _saying(error, f"{url} is out of reach. Check the address and the network.")
 
 
@@ -150,10 +152,13 @@ def _error_of(url: str, status: int, held: dict[str, Any], retry_after: float) -
         return _saying(limited, f"{url} had too many attempts. Try again in {retry_after:.0f} s.")
     if kind is Unavailable or (kind is None and status >= 500):  # noqa: PLR2004
         return _busy(url, retry_after)
-    if kind in {errors.InvalidInput, errors.WeakPassword}:
-        wrong = errors.WeakPassword if kind is errors.WeakPassword else errors.InvalidInput
-        return wrong(detail, field=str(held.get("field") or ""))
+    if kind is not None and issubclass(kind, errors.InvalidInput):
+        wrong = kind.__new__(kind)
+        errors.InvalidInput.__init__(wrong, detail, field=str(held.get("field") or ""))  # the sentence is there already
+        return wrong
     if kind is errors.StepUpRequired:
+        if not {"max_age", "factors"} & held.keys():  # nothing is missing of the proof: it is not believed any more
+            return errors.SessionInDoubt(code)
         return errors.StepUpRequired(code, max_age=held.get("max_age"), factors=held.get("factors", 1))
     if kind is UseDpopNonce:
         return UseDpopNonce("")  # the header has it
@@ -163,6 +168,8 @@ def _error_of(url: str, status: int, held: dict[str, Any], retry_after: float) -
         methods, token = tuple(map(str, held.get("methods") or ())), str(held.get("token") or "")
         enrol, step = held.get("enrol") is True, str(held.get("step_required") or "")
         return errors.SignInUnfinished(code, token=token, methods=methods, enrol=enrol, step=step)
+    if kind is errors.DeviceKeyRefused:  # browsers alone meet it
+        kind = errors.Refused
     if kind in {Misconfigured, errors.Misdirected}:
         kind = errors.NotAuthenticated if status == 401 else DutchdoorError  # noqa: PLR2004
     return (kind or DutchdoorError)(code, message=detail or None)
