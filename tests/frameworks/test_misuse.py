@@ -48,6 +48,8 @@ def test_an_unknown_setting_is_named_with_the_nearest(make: Callable[..., Any]) 
         make(issuer="http://localhost:1", stail="refuse")
     with pytest.raises(Misconfigured, match=r"Auth\(policy=Policy\(access_for=...\)\)"):
         make(database="memory:", access_for="5m")
+    with pytest.raises(Misconfigured, match=r"only verifies: Auth\(issuer=..., reports=...\)"):
+        make(database="memory:", reports=True)
 
 
 @pytest.mark.parametrize("make", ADAPTERS.values(), ids=ADAPTERS)

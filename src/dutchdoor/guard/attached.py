@@ -81,6 +81,8 @@ def _check_names(options: Mapping[str, Any], known: AbstractSet[str], what: str)
         if name not in known:
             if what == "Auth" and name in _policy_names():
                 raise Misconfigured(f"{name!r} is a setting of the policy: Auth(policy=Policy({name}=...)).")
+            if what == "Auth" and name in _VERIFYING:
+                raise Misconfigured(f"{name!r} is for a service that only verifies: Auth(issuer=..., {name}=...).")
             raise Misconfigured(f"{what} has no setting {name!r}. {nearest(name, known)}")
 
 
