@@ -139,6 +139,7 @@ def toml(lines: Sequence[Line]) -> str:
         "# Written by `dutchdoor advise`. Change what is marked CHANGE, then",
         "#     dutchdoor check --config dutchdoor.toml",
         "#     dutchdoor serve --config dutchdoor.toml",
+        "# In brackets: the rule of a value. `dutchdoor advise --explain` says why.",
         "",
     ]
     for line in lines:

@@ -12,7 +12,10 @@ from dutchdoor.texts import mark
 __all__ = ["WORDS", "words_in"]
 
 WORDS: Final[Mapping[str, str]] = {
+    "AAL1": mark("a level of NIST: one proof, such as a password, and sign-ins of 30 days at most"),
+    "AAL2": mark("a level of NIST: two different proofs, and sign-ins of a day at most"),
     "access token": mark("a signed text that proves who sends a request, for some minutes"),
+    "ASVS": mark("a list of what a safe application does, by OWASP"),
     "body": mark("a transport: the client gets a token in the answer, and keeps it itself"),
     "cookie": mark("a short text that a browser keeps for one site, and sends with each request to it"),
     "CORS": mark("a server says which other origins may read its answers in a browser"),
@@ -30,6 +33,7 @@ WORDS: Final[Mapping[str, str]] = {
     "log-out": mark("the user, or an administrator, ends a sign-in before it expires"),
     "look-up": mark("a question to the database: whose is this session, and is it still valid"),
     "median": mark("the middle one of several figures: half are lower, half are higher"),
+    "NIST": mark("the standards office of the United States; its SP 800-63B says how people should sign in"),
     "node": mark("one machine, or one container, that runs the sign-in server"),
     "origin": mark("scheme, host and port of a page: https://app.example.com"),
     "outage": mark("a time in which a server or a line is down"),

@@ -10,9 +10,10 @@ import multiprocessing
 import random
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from msgspec.structs import replace
 
@@ -57,6 +58,7 @@ _processes: ForkServerContext | SpawnContext = (
     else multiprocessing.get_context("spawn")
 )
 Work = Callable[[Store, Connection, int], Coroutine[Any, Any, None]]
+T = TypeVar("T")
 
 
 class Workers:
@@ -153,18 +155,12 @@ async def _contest(store: Store, pipe: Connection, me: int) -> None:
     won: dict[str, list[int]] = {"swap": [], "end": [], "take": [], "register": [], "hit": []}
 
     async def attempt(contest: str, n: int, *changes: Change) -> None:
-        if not await in_turn(lambda: is_refused(store, *changes)):
+        if not await _in_turn(lambda: is_refused(store, *changes)):
             won[contest].append(n)
 
     async def hit(n: int) -> None:
-        if await in_turn(lambda: store.hit([Bucket(f"race:{n}", SLOW)], NOW)) == (0.0, ""):
+        if await _in_turn(lambda: store.hit([Bucket(f"race:{n}", SLOW)], NOW)) == (0.0, ""):
             won["hit"].append(n)
-
-    async def in_turn(ask: Callable[[], Awaitable[Any]]) -> Any:
-        try:
-            return await ask()
-        except Unavailable:  # on a busy machine, a process may wait for the others in vain, and write nothing
-            return await ask()
 
     for n in range(20):
         await asyncio.gather(
@@ -175,6 +171,13 @@ async def _contest(store: Store, pipe: Connection, me: int) -> None:
             *[hit(n) for _ in range(4)],
         )
     pipe.send(won)
+
+
+async def _in_turn(ask: Callable[[], Awaitable[T]]) -> T:
+    try:
+        return await ask()
+    except Unavailable:  # on a busy machine, a process may wait for the others in vain, and write nothing
+        return await ask()
 
 
 def the_log_is_dense_over_processes(make: MakeStore) -> None:
@@ -235,7 +238,7 @@ async def _look_and_answer(store: Store, pipe: Connection, me: int) -> None:
                 await store.commit(Log(an_event()))
         return
     row, woken = a_row(), asyncio.Event()
-    await store.node_register(row)
+    await _in_turn(lambda: store.node_register(row))
     unwatch = store.watch(woken.set)
     while (message := await asyncio.to_thread(pipe.recv)) is not None:
         session_id, before, seq = message
@@ -244,7 +247,7 @@ async def _look_and_answer(store: Store, pipe: Connection, me: int) -> None:
         head = store.head()
         assert head is None or head.seq >= seq, "the head is behind a commit of another process"
         row = replace(row, stamp=new_id(), log_epoch=(await store.node_rows()).log_epoch)
-        renewed = await store.node_renew(row, seq - 1)
+        renewed = await _in_turn(partial(store.node_renew, row, seq - 1))
         assert [entry.id for entry in renewed.entries][:1] == [session_id], "a renewal sees every commit before it"
         found = await store.session(session_id)
         assert found is not None
@@ -254,7 +257,7 @@ async def _look_and_answer(store: Store, pipe: Connection, me: int) -> None:
             "the revocation was acknowledged elsewhere, and is not seen here"
         )
         assert entries[-1].id == session_id
-        pipe.send((await store.commit(Revoke(a_revocation()))).seq)
+        pipe.send((await _in_turn(lambda: store.commit(Revoke(a_revocation())))).seq)
     unwatch()
 
 
