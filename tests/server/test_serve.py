@@ -572,7 +572,8 @@ def test_tls_is_renewed_without_dropping_anyone(tmp_path: Path, workers: str) ->
         assert serial(server, context) == first
 
         second = write_certificate(tmp_path, "auth.example.com")
-        eventually(lambda: {serial(server, context) for _ in range(8)} == {second})
+        eventually(lambda: server.said.count("certificate reloaded") == int(workers))
+        assert {serial(server, context) for _ in range(8)} == {second}
 
         (tmp_path / "next").mkdir()
         third = write_certificate(tmp_path / "next", "auth.example.com")

@@ -701,6 +701,12 @@ class Auth:
             self.site.edge.admit(asked)
         return Call(self.api, asked, {}).observed()
 
+    async def look_at_use(self, asked: Request, principal: Principal) -> None:
+        """Watch where the sign-in of a `principal` is used, by the request, `asked`: for an adapter that found it by a
+        cookie of its own. Raises `NotAuthenticated` and `StepUpRequired`.
+        """
+        await Call(self.api, asked, {}).look_at_use(principal)
+
     async def principal(self, request: HasScope | MutableMapping[str, Any]) -> Principal | None:
         """Return who sent a request to your application, by its cookie or bearer token; None without either.
 

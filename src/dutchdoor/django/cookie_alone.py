@@ -6,13 +6,15 @@ cookie. It proves no key of a browser, so it is no one's where the session is bo
 
 from __future__ import annotations
 
-from dutchdoor.auth import Auth
+from typing import TYPE_CHECKING
+
 from dutchdoor.errors import DeviceProofRequired, NotAuthenticated
 from dutchdoor.guard.gates import Known
-from dutchdoor.web.api import Call
-from dutchdoor.web.http import Request
 
-__all__ = ["check_alone", "look_at_use"]
+if TYPE_CHECKING:  # the engine, which a service that only verifies has not
+    from dutchdoor.auth import Auth
+
+__all__ = ["check_alone"]
 
 
 async def check_alone(auth: Auth, known: Known) -> None:
@@ -23,8 +25,3 @@ async def check_alone(auth: Auth, known: Known) -> None:
     if held is None:
         raise NotAuthenticated("the session is gone")
     auth.api.bindings.check(held.session, "", demands=auth.api.demands_binding)
-
-
-async def look_at_use(auth: Auth, known: Known, asked: Request) -> None:
-    """Watch where the session is used, as with our cookie. Raises `NotAuthenticated` and `StepUpRequired`."""
-    await Call(auth.api, asked, {}).look_at_use(known.principal)

@@ -16,7 +16,7 @@ from django.utils.functional import SimpleLazyObject
 from dutchdoor.django.asked import TEST_PEER, asked_of, to_read
 from dutchdoor.django.awaiting import awaited
 from dutchdoor.django.configuration import gate
-from dutchdoor.django.cookie_alone import check_alone, look_at_use
+from dutchdoor.django.cookie_alone import check_alone
 from dutchdoor.errors import DutchdoorError, Misconfigured, NotAuthenticated
 from dutchdoor.guard.attached import engine_of
 from dutchdoor.guard.gates import Gate, Known
@@ -308,7 +308,7 @@ async def _named(gate: Gate, session_id: str, asked: Request) -> Known | None:
     if known is not None:
         auth = engine_of(gate)
         await check_alone(auth, known)
-        await look_at_use(auth, known, asked)
+        await auth.look_at_use(asked, known.principal)
     return known
 
 
