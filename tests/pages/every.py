@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -18,6 +19,7 @@ from msgspec.structs import replace
 from playwright.sync_api import Page
 from playwright.sync_api import Route as Route_
 from tests.pages.house import ADA, MALLORY, PASSWORD, ROOT, House
+from tests.server.running import eventually
 from tests.softkey import SoftKey
 from tests.standins import endless
 
@@ -29,6 +31,7 @@ from dutchdoor.model.bindings import Binding
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import STANDARD
 from dutchdoor.model.rate_limits import Limit, Limits
+from dutchdoor.model.sessions import SessionToken
 from dutchdoor.services.passkeys import Ceremony
 from dutchdoor.services.set_aside import setting_aside
 from dutchdoor.stores.base import Swap
@@ -80,6 +83,7 @@ class Visit(NamedTuple):
 
     def mailed(self) -> str:
         """The path of the link in the latest mail."""
+        eventually(lambda: bool(self.house.mailbox.mails))  # a mail leaves after the answer
         links = re.findall(r"https?://[^/\s]+(/\S+)", self.house.mailbox.mails[-1].text)
         return str(links[0])
 
@@ -400,16 +404,19 @@ def staying(visit: Visit, path: str) -> None:
 
 
 def bound_devices(visit: Visit) -> None:
-    """Show the sign-ins of a person, one of which is bound to its browser."""
+    """Show the sign-ins of a person, one of which is bound to its browser: another one than that of the states here,
+    which would need a proof from then on.
+    """
     house = visit.house
+    with closing(house.sign_in(ADA)) as client:
+        elsewhere = SessionToken.parse(client.cookies["dd_session"]).id
 
     async def bind() -> None:
-        session, *_ = await house.auth.authority.sessions(house.subjects[ADA])
+        listed = await house.auth.authority.sessions(house.subjects[ADA])
+        session = next(each for each in listed if each.id == elsewhere)
         key = Binding("confirmed", "ES256", "t" * 43, '{"kty":"EC"}', 1)
         await house.auth.store.commit(Swap(replace(session, binding=key.text())))
 
-    house.sign_in(ADA).close()
-    visit.open("/auth/account")  # remembers the session of this browser
     house.do(bind())
     visit.open("/auth/devices")
 

@@ -53,7 +53,9 @@ NOT_TO_BE_SENT = """() => [...document.querySelectorAll("form:not([data-passkey]
 }).map(form => form.outerHTML.slice(0, 120))"""
 FIELDS = """() => {
   for (const event of ["submit", "invalid"])
-    addEventListener(event, happened => { happened.preventDefault(); globalThis.sent = true; }, true);
+    addEventListener(event, happened => {
+      happened.preventDefault(); happened.stopImmediatePropagation(); globalThis.sent = true;
+    }, true);
   const text = "input:is([type=text], [type=email], [type=password], [type=search], :not([type]))";
   return [...document.querySelectorAll(`form ${text}`)].map(each => each.dataset.number).filter(each => each);
 }"""
