@@ -1,5 +1,5 @@
 """A browser that binds its session, over three real nodes with one PostgreSQL and one Valkey: nodes are killed, answers
-are lost and the database goes away. The owner is served or told to wait, and never signed out.
+are lost and the database goes away. The owner is served or asked to wait, and never signed out.
 """
 
 from __future__ import annotations

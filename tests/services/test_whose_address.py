@@ -65,7 +65,7 @@ async def test_registrations_at_once_make_one_account(kind: str, tmp_path: Path,
         created = await over.store.events(name="account_created", limit=100)
         assert [event.outcome for event in created].count("ok") == 1
         if verified:
-            assert len(mailbox.mails) == 50, "the owner is told of each, and nobody else learns anything"
+            assert len(mailbox.mails) == 50, "the owner hears of each, and no one else learns anything"
 
 
 # Whose it is
