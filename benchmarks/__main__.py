@@ -204,7 +204,7 @@ async def measure_memory(effort: Effort, results: Results) -> None:
     view = contenders.OURS_SERVER.views[0]
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder, "bench.db")
-        read_or_make_master_key(f"{database}.keys")
+        read_or_make_master_key(Path(f"{database}.keys"))
         tokens = inside("sessions", database, effort.sessions)["tokens"]
         afresh = contenders.OURS_SERVER._replace(once_up=lambda port: None)
         with running(afresh, hashing="argon2id", database=database) as server:

@@ -207,9 +207,7 @@ class World:
 
     async def renew_tokens(self, count: int) -> None:
         """Sign in so many people anew, each once: what one of them ends is an entry of its own."""
-        async with Auth(
-            self.database, master_key=read_or_make_master_key(self.folder / "keys"), public_url=self.issuer
-        ) as auth:
+        async with Auth(self.database, master_key=self.folder / "keys", public_url=self.issuer) as auth:
             self.tokens = []
             for number in range(count):
                 account = await auth.authority.provide(f"user{self._sets:.0f}-{number}")

@@ -152,7 +152,7 @@ async def hold(verifiers: int, lease: float, seconds: float, folder: Path) -> li
         "DUTCHDOOR_LEASE": f"{lease:g}",
         "DUTCHDOOR_MAX_CONNECTIONS": str(4 * verifiers + 256),  # one address gets a quarter
     }
-    master = read_or_make_master_key(folder / "keys")
+    read_or_make_master_key(folder / "keys")
     keys = []
     for number in range(-(-verifiers // A_KEY)):
         made = subprocess.run(
@@ -161,7 +161,7 @@ async def hold(verifiers: int, lease: float, seconds: float, folder: Path) -> li
         )  # fmt: skip
         keys.append(json.loads(made.stdout)["key"])
     rates = (0, 1, 10)
-    async with Auth(environ["DUTCHDOOR_DATABASE"], master_key=master, public_url=issuer) as auth:
+    async with Auth(environ["DUTCHDOOR_DATABASE"], master_key=folder / "keys", public_url=issuer) as auth:
         tokens = []
         for number in range(int(sum(rates) * seconds) + len(rates)):
             account = await auth.authority.provide(f"user{number}")

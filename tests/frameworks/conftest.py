@@ -19,7 +19,6 @@ import pytest
 from tests.running import free_port
 
 from dutchdoor.auth import Auth
-from dutchdoor.auth.key_file import read_or_make_master_key
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.model.http_client import Client
 
@@ -65,7 +64,7 @@ class App:
         """The same database, from outside."""
         return Auth(
             f"sqlite:///{self.folder}/app.db",
-            master_key=read_or_make_master_key(self.folder / "dutchdoor.keys"),
+            master_key=self.folder / "dutchdoor.keys",
             hasher=PasswordHasher(CHEAPEST),
         )
 

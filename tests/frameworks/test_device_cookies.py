@@ -16,7 +16,6 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from dutchdoor.auth import Auth
-from dutchdoor.auth.key_file import read_or_make_master_key
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.model.bindings import Binding
 from dutchdoor.model.sessions import SessionToken
@@ -33,7 +32,7 @@ def engine_of(app: App) -> Auth:
     return Auth(
         f"sqlite:///{app.folder}/app.db",
         local_url=app.url,
-        master_key=read_or_make_master_key(app.folder / "dutchdoor.keys"),
+        master_key=app.folder / "dutchdoor.keys",
         hasher=PasswordHasher(CHEAPEST),
     )
 

@@ -36,7 +36,7 @@ from dutchdoor.auth.arguments import (
     read_transport,
     with_registration,
 )
-from dutchdoor.auth.key_file import make_master_key, read_master_key
+from dutchdoor.auth.key_file import read_or_make_master_key
 from dutchdoor.credentials.password import PasswordHasher
 from dutchdoor.credentials.strength import BreachedList
 from dutchdoor.errors import (
@@ -295,9 +295,8 @@ class Auth:
         if isinstance(master_key, MasterKeys):
             keys = master_key
         else:
-            made = make_master_key(Path(master_key))
-            self._made_key_file = Path(master_key) if made else None
-            keys = read_master_key(Path(master_key))
+            keys, is_new = read_or_make_master_key(Path(master_key))
+            self._made_key_file = Path(master_key) if is_new else None
         base_path = read_base_path(base_path)
         origin = edge.public_origin or read_local_origin(local_url or LOCAL_URL)
         issuer = origin + base_path

@@ -12,21 +12,21 @@ from dutchdoor.errors import Misconfigured
 from dutchdoor.model.master_key import MasterKey, MasterKeys
 from dutchdoor.stores.file_access import is_closed_to_others
 
-__all__ = ["make_master_key", "read_master_key", "read_or_make_master_key"]
+__all__ = ["read_or_make_master_key"]
 
 
-def read_or_make_master_key(path: str | os.PathLike[str]) -> MasterKeys:
-    """Read the master keys from a file, or create the file with a new key and mode 0600.
+def read_or_make_master_key(file: Path) -> tuple[MasterKeys, bool]:
+    """Read the master keys from a file, or create it with a new key and mode 0600. Return them, and whether it is new.
 
     Raises:
         Misconfigured: others can read the file, the file cannot be read or written, or it contains no valid key.
     """
-    make_master_key(Path(path))
-    return read_master_key(Path(path))
+    is_new = _make(file)
+    return _read(file), is_new
 
 
-def make_master_key(file: Path) -> bool:
-    """Create the file with a new key and mode 0600, and return True, unless there is one."""
+def _make(file: Path) -> bool:
+    """Create the file, and return True, unless there is one."""
     text = MasterKey.generate().text()
     try:
         # Created with its mode in one step, so that no other user can open it first. If two processes start at once,
@@ -45,7 +45,7 @@ def make_master_key(file: Path) -> bool:
     return True
 
 
-def read_master_key(file: Path) -> MasterKeys:
+def _read(file: Path) -> MasterKeys:
     try:
         with file.open() as opened:
             # fstat of the open file, not of the name: an attacker could replace the file between the two calls.

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from dutchdoor.credentials.base import Checked
 from dutchdoor.errors import InvalidKey, Unavailable
 from dutchdoor.model.accounts import Credential
-from dutchdoor.model.master_key import MasterKeys, sealed_by
+from dutchdoor.model.master_key import MasterKeys
 
 __all__ = ["TOTP", "Totp", "new_secret", "otpauth"]
 
@@ -82,10 +82,6 @@ class Totp:
 
     async def upgraded(self, record: Credential, response: str) -> Credential | None:  # noqa: ARG002
         return None  # each right code is written anew, under the current master key
-
-    def sealed_under(self, record: Credential) -> bytes:
-        """Return the id of the master key that sealed a record."""
-        return sealed_by(pybase64.urlsafe_b64decode(record.proof.partition(":")[2]))
 
     def _written(self, subject: str, secret: str, step: int) -> str:
         sealed = self._master.current.seal(secret.encode(), _name(subject))

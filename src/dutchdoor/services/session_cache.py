@@ -14,7 +14,7 @@ dropped as a whole.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 from msgspec import Struct
 
@@ -26,7 +26,6 @@ from dutchdoor.stores.base import REMEMBERED_FOR
 
 __all__ = ["GENERATION", "Remembered", "RememberedSessions"]
 
-ClaimsOf: TypeAlias = Callable[[Account, str], Mapping[str, Any]]
 GENERATION = 1024
 """Sessions in a generation, at about 2 kB each."""
 

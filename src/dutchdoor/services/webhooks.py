@@ -7,11 +7,11 @@ A secret is returned once, by the verb that makes it, and stored sealed: it sign
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, Final, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 from msgspec.structs import replace
@@ -50,8 +50,6 @@ OLD_SECRET_FOR: Final = 24 * 3600.0
 """Seconds for which a replaced secret signs beside the new one."""
 SECRETS_AT_MOST: Final = 4
 LOOKED_AT: Final = 1000
-
-SenderOf: TypeAlias = "Callable[[str], Sender]"
 
 
 class NewWebhook(NamedTuple):

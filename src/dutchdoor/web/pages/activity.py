@@ -12,7 +12,7 @@ from dutchdoor.web.http import Response
 from dutchdoor.web.own_events import events_before, own_event
 from dutchdoor.web.pages.site import ACTIVITY_PATH, Pages
 
-__all__ = ["NOT_OF_AN_ACCOUNT", "SENTENCES", "routes", "sentence_of"]
+__all__ = ["SENTENCES", "routes", "sentence_of"]
 
 
 class Sentence(NamedTuple):
@@ -99,14 +99,6 @@ SENTENCES: Mapping[EventName, Sentence] = {
     "token_revoked": Sentence(mark("A program signed out")),
 }
 """A sentence for each event of an account."""
-
-NOT_OF_AN_ACCOUNT = frozenset({
-    "accounts_exported", "client_added", "client_removed", "client_secret_changed", "invitation_sent",
-    "invitation_withdrawn", "key_created", "key_exported", "key_revoked", "log_begun", "verifier_added",
-    "verifier_key_changed", "verifier_removed", "webhook_added", "webhook_disabled", "webhook_enabled",
-    "webhook_given_up", "webhook_removed", "webhook_replayed", "webhook_secret_changed",
-})  # fmt: skip
-"""Events of the server. No account's own log has one."""
 
 _ENDED: Mapping[str, Sentence] = {
     "deleted": Sentence(mark("All sign-ins ended: the account was deleted"), look=True),
