@@ -10,6 +10,7 @@ from dutchdoor import Auth
 from dutchdoor.model.master_key import MasterKey, MasterKeys
 from dutchdoor.web.headers import CLEAR_SITE_DATA, Hsts, SecurityHeaders
 from dutchdoor.web.http import Request, Response, json_response
+from dutchdoor.web.phases import Phases
 
 KINDS = ("api", "page", "public")
 
@@ -55,7 +56,7 @@ async def test_s21_hsts_covers_subdomains_only_on_request() -> None:
         ("http://localhost:8000", {"hsts": "subdomains"}, None),
     ):
         auth = Auth("memory:", master_key=MasterKeys.parse(MasterKey.generate().text()), public_url=url, **options)
-        headers = dict(auth.api.finish(Request("GET", "/", b"", [], "", "https"), Response(200)))
+        headers = dict(Phases(auth.api).finish(Request("GET", "/", b"", [], "", "https"), Response(200)))
         assert headers.get(b"strict-transport-security") == (sent and sent.encode())
 
 

@@ -1,16 +1,6 @@
-"""The phases of every request, in every framework.
+"""What every handler has: the API, and one request at one route, with the client that sent it.
 
-    admit      is the host configured, and do forwarding headers come from a configured proxy
-    preflight  does a browser ask whether a page of another origin may send a request
-    origin     did a page of another site cause this request (unsafe methods)
-    caller     who sent the request, by cookie or bearer token, and does the route allow them
-    key        which key does a client prove that is about to get tokens
-    csrf       if the proof is a cookie, did a page of this server send the CSRF token
-    body       limited, of the right type, decoded strictly
-    handler    the code of the route
-    finish     problems, CORS and security headers
-
-A handler cannot forget a phase, because the phases run outside the handlers.
+`phases.py` says what a request passes before its handler.
 """
 
 from __future__ import annotations
@@ -25,7 +15,6 @@ from msgspec.structs import replace
 from dutchdoor.errors import (
     DeviceProofRequired,
     DutchdoorError,
-    Forbidden,
     InvalidToken,
     NotAuthenticated,
     RateLimited,
@@ -51,18 +40,17 @@ from dutchdoor.services.watching import Use
 from dutchdoor.services.webhooks import Webhooks
 from dutchdoor.texts import mark
 from dutchdoor.web import origin as origins
-from dutchdoor.web.body import BODY_AT_MOST, Body, JsonBody, read_form, read_query
-from dutchdoor.web.browser import sends_a_form, wants_a_page
+from dutchdoor.web.body import BODY_AT_MOST, Body
+from dutchdoor.web.browser import wants_a_page
 from dutchdoor.web.cookies import Cookies, Presented
 from dutchdoor.web.cors import CHECK_PATH, Cors
 from dutchdoor.web.device_binding import OFFER, UNANSWERED, offers, why_unproved
 from dutchdoor.web.dpop import proof_about_another, proof_in
 from dutchdoor.web.forwarded import Edge
-from dutchdoor.web.headers import Hsts, SecurityHeaders
+from dutchdoor.web.headers import Hsts
 from dutchdoor.web.health import Outages, Readiness
-from dutchdoor.web.http import AmbiguousCookie, BadRequest, CrossSite, Header, Request, Response
+from dutchdoor.web.http import AmbiguousCookie, BadRequest, Header, Request, Response
 from dutchdoor.web.problems import problem
-from dutchdoor.web.program_auth import client_of, is_verifier, verifier_of
 from dutchdoor.web.rate import LocalBuckets
 from dutchdoor.web.settings_report import Report
 from dutchdoor.web.tally import Tally
@@ -532,91 +520,11 @@ class Api:
         self.settings_report: Report | None = None
         """Reports on the settings of a server around this, for the console."""
         self.outages, self.readiness = Outages(authority.fencing.now, authority.hooks.unavailable), Readiness(authority)
-        self._readers = {
-            route.body: JsonBody(route.body, at_most=route.body_at_most)
-            for route in self.routes
-            if route.body is not None
-        }
-        self.security = SecurityHeaders(hsts=site.hsts if site.cookies.secure else "off")
 
     @property
     def demands_binding(self) -> bool:
         """Whether each cookie of a session must be bound to its browser. Without TLS, no browser can."""
         return self.authority.policy.device_binding == "required" and self.cookies.secure
-
-    def admit(self, request: Request) -> Response | None:
-        """Run the phases before routing. Returns the response to a preflight; raises the error of a refused request."""
-        self.site.edge.admit(request)
-        if self.first_request is not None:
-            self.first_request(request)
-        cors = self.site.cors
-        # The proxy first: what `passes` refuses is for a configured one to read.
-        if self.site.edge.came_through_proxy(request) and cors.passes(request):
-            return Response(204)
-        return cors.preflight(request)
-
-    async def answer(self, route: Route, request: Request, params: Mapping[str, str]) -> Response:
-        """Run the phases of a route for an admitted request. Raises the error of a refused request."""
-        unsafe = request.method not in origins.SAFE_METHODS
-        call = Call(self, request, params)
-        if unsafe and route.own_origin:
-            call.judge(request.method, by_cookie=False, handshake=False)
-        if request.query and not route.form and not route.query_of_another:
-            call.query = read_query(request, known=route.query)
-        fields: dict[str, str] | None = None
-        if route.page is not None and sends_a_form(request):
-            if not call.from_browser:  # what no preflight protects must say where it comes from
-                raise CrossSite("a form without an Origin")
-            fields = read_form(request)
-            call.csrf_field = fields.get("csrf_token")
-        try:
-            await self._identify(route, call, unsafe=unsafe)
-        except (NotAuthenticated, StepUpRequired) as error:
-            # A page leads to the proof again by itself; a proxy asks on behalf of one.
-            if route.unproven is None or (isinstance(error, StepUpRequired) and not route.query_of_another):
-                raise
-            return route.unproven(call, error)
-        if call.caller is None and unsafe and b"dpop" in request.by_name:
-            call.prove_key()
-        if fields is not None and route.page is not None:
-            return call.offering(call.clearing(await self._answer_form(route, route.page, call, fields)))
-        if route.form:
-            call.form = read_form(request)
-        elif route.body is not None:
-            reader = self._readers[route.body]
-            call.body = reader.read_if_sent(request) if route.optional_body else reader.read(request)
-        return call.with_nonce(call.offering(call.clearing(await route.handler(call))))
-
-    async def _identify(self, route: Route, call: Call, *, unsafe: bool) -> None:
-        """Find out who sends a request, and raise unless the route lets them in."""
-        request = call.request
-        development = self.site.edge.development
-        if route.demands == "client" or (
-            route.demands == "introspection" and not is_verifier(request, development=development)
-        ):
-            call.service = await client_of(request, self.authority.store)
-        elif route.demands in {"verifier", "introspection"}:
-            call.verifier = await verifier_of(request, self.verifiers, development=development)
-        elif route.demands != "anyone":
-            call.caller = await call.identify(in_doubt=route.in_doubt)
-            caller = call.required
-            if route.demands == ADMIN and not caller.principal.has_role(ADMIN):
-                raise Forbidden.without_role(ADMIN)
-            if route.fresh or (route.demands == ADMIN and unsafe):
-                await self.check_fresh(caller.principal)
-            if unsafe and caller.by_cookie and caller.session is not None:
-                call.check_csrf(caller.session.id)
-
-    async def _answer_form(self, route: Route, page: Page, call: Call, fields: Mapping[str, str]) -> Response:
-        reader = self._readers.get(route.body) if route.body is not None else None
-        try:
-            taken = page.take(call, fields)
-            call.body = None if reader is None else reader.take(taken)
-            return await page.answer(call, await route.handler(call), fields)
-        except DutchdoorError as error:
-            if isinstance(error, Unavailable):
-                self.outages.note(error)
-            return await page.refuse(call, error, fields)
 
     def refusal(self, request: Request, error: Exception) -> Response:
         if isinstance(error, Unavailable):
@@ -625,15 +533,6 @@ class Api:
         if self.site.error_page is not None and wants_a_page(request):
             return self.site.error_page(request, error, answer)
         return answer
-
-    def finish(self, request: Request, response: Response) -> list[Header]:
-        """Return all headers of the response. Also called after a refusal by `admit`: it must not trust the request."""
-        headers = self.security.finish(response)
-        with suppress(DutchdoorError):  # a repeated Origin gets no CORS headers
-            more = self.site.cors.headers(request)
-            if not more or more[0] not in headers:  # a preflight has them already, and browsers refuse repeated ones
-                headers.extend(more)
-        return headers
 
     async def check_fresh(self, principal: Principal) -> None:
         """Raise `StepUpRequired` unless the caller authenticated recently, and with the account's second factor.

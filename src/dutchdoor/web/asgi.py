@@ -1,4 +1,4 @@
-"""The ASGI application: each request passes the phases of `api.py`.
+"""The ASGI application: each request passes the phases of `phases.py`.
 
 A path without parameters is found in a dictionary: routing would cost more than the response to `/auth/me`. All other
 requests (paths with a parameter, other methods, unknown paths) go through Starlette's router. Mounted into another
@@ -21,6 +21,7 @@ from dutchdoor.errors import DutchdoorError, NotFound, Unavailable
 from dutchdoor.web.api import Api, Route
 from dutchdoor.web.body import BoundedBody
 from dutchdoor.web.http import MethodNotAllowed, Request
+from dutchdoor.web.phases import Phases
 from dutchdoor.web.request_id import CURRENT, request_id
 from dutchdoor.web.scope import below, request_of
 
@@ -40,7 +41,8 @@ class AsgiApplication:
     def __init__(
         self, api: Api, *, opened: Callable[[], Awaitable[None]], closed: Callable[[], Awaitable[None]]
     ) -> None:
-        self._api, self._opened, self._closed = api, opened, closed
+        self._api, self._phases = api, Phases(api)
+        self._opened, self._closed = opened, closed
         self._base = api.site.base_path
         self._probes = {route.path for route in api.routes if route.probe}
         self._exact = {(str(route.method), route.path): route for route in api.routes if "{" not in route.path}
@@ -107,18 +109,18 @@ class AsgiApplication:
         """Answer a request with its route, or with an error if there is no route or the request is refused."""
         request = request_of(scope)
         request.mount = self._base or request.mount
-        api = self._api
+        api, phases = self._api, self._phases
         request.id = request_id(request, api.site.edge)
         scope[REQUEST] = request
         CURRENT.set(request)
         try:
-            response = None if route is not None and route.probe else api.admit(request)
+            response = None if route is not None and route.probe else phases.admit(request)
             if response is None:
                 if refused is not None or route is None:
                     raise refused or NotFound("no such path")
                 if request.method != "GET":
                     request.body = await _body(request, receive, route.body_at_most)
-                answering = api.answer(route, request, params)
+                answering = phases.answer(route, request, params)
                 response = await (_while_there(answering, receive) if route.hangs else answering)
         except _Gone:
             return
@@ -127,7 +129,7 @@ class AsgiApplication:
         finally:
             request.answered = True
         body, pieces = (b"", None) if scope["method"] == "HEAD" else (response.body, response.pieces)
-        headers = [*api.finish(request, response), (b"x-request-id", request.id.encode())]
+        headers = [*phases.finish(request, response), (b"x-request-id", request.id.encode())]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         if pieces is not None:
             await send({"type": "http.response.body", "body": body, "more_body": True})
