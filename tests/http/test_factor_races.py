@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,20 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from tests.http.test_factors import ADA, begin, code, enrolled, step, with_app
+from tests.http.test_passkeys import made, sign_in
 from tests.http.world import PASSWORD, Answer, Browser, Program, World, a_world
+from tests.softkey import SoftKey
 from tests.standins import Clock, Watched
 
 from dutchdoor import Client, SignInStep, issuers
 from dutchdoor.credentials.passkey import PASSKEY
 from dutchdoor.issuers.identity import Identity
 from dutchdoor.model.accounts import Credential
-from dutchdoor.model.policy import STANDARD
+from dutchdoor.model.ids import new_id
+from dutchdoor.model.policy import HOUR, STANDARD
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS
-from dutchdoor.stores.base import Add, Store
+from dutchdoor.revocation.log import COALESCE_ABOVE, Revocation
+from dutchdoor.stores.base import Add, Revoke, Store, Swap
 from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.postgres import PostgresStore
 from dutchdoor.stores.sqlite import SqliteStore
@@ -312,3 +317,50 @@ async def test_before_the_first_proof_the_store_is_asked_the_same() -> None:
             seen.append((answer.status, answer.body, list(watched.calls)))
         assert seen == seen[:1] * 5
         assert seen[0][0] == 401
+
+
+@pytest.mark.parametrize("way", ["app", "new app", "passkey", "step", "code by mail"])
+async def test_a_proof_is_taken_however_many_sessions_have_ended_lately(way: str) -> None:
+    """Who knows the password signs in and out again and again, so that one entry of the log covers all that ended. Each
+    proof is taken then, in a browser whose session it replaces.
+    """
+    async with a_world(policy=replace(STANDARD, sign_in_by_mail=True)) as world:
+        owner, secret, _ = await with_app(world)
+        key, done = await made(owner)
+        assert done.status == 200, done
+        account = await world.store.account_by_email(ADA)
+        assert account is not None
+        until = world.clock() + HOUR
+        await world.store.commit(
+            Swap(replace(account, email_verified_at=world.clock())),
+            *[
+                Revoke(Revocation(kind="session", id=new_id(), expires_at=until, subject=account.subject))
+                for _ in range(COALESCE_ABOVE)
+            ],
+        )
+        for _ in range(2):
+            answer = await prove(world, owner, way, secret, key)
+            assert answer.status == 200, answer
+            assert (await owner.me()).status == 200
+
+
+async def prove(world: World, owner: Browser, way: str, secret: str, key: SoftKey) -> Answer:
+    world.clock.forward(60)
+    if way == "passkey":
+        return await sign_in(owner, key)
+    if way == "step":
+        return await step(owner, (await begin(owner)).json["token"], code(world, secret))
+    if way == "app":
+        return await owner.call(
+            "POST", "/auth/reauthenticate", json={"method": "totp", "response": code(world, secret)}
+        )
+    if way == "new app":
+        given = (await owner.call("POST", "/auth/factors/totp/enrol")).json
+        answer = {"token": given["token"], "code": code(world, given["secret"])}
+        return await owner.call("POST", "/auth/factors/totp/confirm", json=answer)
+    await world.posted()
+    token = (await owner.call("POST", "/auth/code", json={"email": ADA})).json["token"]
+    await world.posted()
+    (found,) = set(re.findall(r"\b[0-9]{6}\b", world.mailbox.mails[-1].text))
+    waiting = await owner.call("POST", "/auth/login/code", json={"token": token, "code": found})
+    return await step(owner, waiting.json["token"], code(world, secret))
