@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from tests.http.world import OTHER_PASSWORD, PASSWORD, World
+import asyncio
 
+from msgspec.structs import replace
+from tests.http.test_passkeys import made, sign_in
+from tests.http.world import OTHER_PASSWORD, PASSWORD, World
+from tests.standins import Gate
+
+from dutchdoor.model.accounts import Credential
 from dutchdoor.model.policy import STANDARD
+from dutchdoor.stores.base import Swap, Take
 
 ADA, NEW = "ada@example.com", "ada@new.example"
 
@@ -40,6 +47,33 @@ async def test_a20_the_address_changes_over_http(world: World) -> None:
     assert (await ada.call("GET", "/auth/me")).status == 401
     login = {"email": ADA, "password": OTHER_PASSWORD}
     assert (await world.call("POST", "/auth/login", json=login)).status == 200
+
+
+async def test_a20_what_a_thief_adds_during_the_restore_is_removed_too(world: World) -> None:
+    """A20: a thief who adds a passkey between the reading and the writing does not keep it, and the log says so."""
+    await world.register(ADA)
+    account = await world.store.account_by_email(ADA)
+    assert account is not None
+    await world.store.commit(Swap(replace(account, email_verified_at=world.clock())))
+    thief = world.browser()
+    await thief.login(ADA)
+    assert (await thief.call("POST", "/auth/email/change", json={"email": NEW})).status == 202
+    await world.posted()
+    assert (await world.call("POST", "/auth/email/confirm", json={"token": world.mailbox.token()})).status == 200
+    await world.posted()
+    undo = {"token": world.mailbox.token(), "new_password": OTHER_PASSWORD}
+    gate = Gate(world.store, "commit", only=lambda *changes: any(isinstance(each, Take) for each in changes))
+    world.directory.email_change.store = gate  # type: ignore[assignment]
+    restoring = asyncio.create_task(world.call("POST", "/auth/email/restore", json=undo))
+    await gate.reached.wait()
+    key, added = await made(thief)
+    assert added.status == 200, added
+    gate.open.set()
+    assert (await restoring).status == 200
+    assert (await sign_in(world.browser(), key)).status == 401
+    left = await world.store.select(Credential, subject=account.subject)
+    assert [each.method for each in left] == ["password"]
+    assert [each.detail for each in await world.store.events(name="factor_removed")] == ["passkey"]
 
 
 async def test_a21_a_copy_of_ones_data(world: World) -> None:

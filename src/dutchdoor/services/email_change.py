@@ -10,11 +10,15 @@ The answer to the one who asks is the same whether the new address has an accoun
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from dutchdoor.credentials.passkey import PASSKEY
 from dutchdoor.credentials.password import PASSWORD
+from dutchdoor.credentials.totp import TOTP
 from dutchdoor.errors import InvalidInput, InvalidToken, NotFound, Taken
 from dutchdoor.model import one_time_tokens
 from dutchdoor.model.accounts import Account, Credential, renewed
@@ -220,17 +224,35 @@ class EmailChange(Part):
             *self._voiding(account),
             *keeping,
             *[Remove(each) for each in links if each.created_at >= stored.created_at],
-            *[
-                Remove(each)
-                for each in enrolled
-                if each.created_at >= stored.created_at - PREPARED_FOR and each.method != PASSWORD
-            ],
+            *self._removing(account, enrolled, stored, client, now),
             self.attempts.forgiving(restored),
             Log(account_event("email_restored", account, client, now)),
         )
+        await self._remove_late(restored, stored, client)
         self.post.notify(self.post.letters.password_changed, restored, client, now)
         mark = self.attempts.marked(marks, self.attempts.digest(key), "", fresh.created_at)
         return restored, mark, done
+
+    @staticmethod
+    def _removing(
+        account: Account, held: Sequence[Credential], link: OneTimeToken, client: Client, now: float
+    ) -> list[Change]:
+        """Return what removes those among the credentials `held` that a thief may have added before the owner used a
+        `link`, or since.
+        """
+        gone = [each for each in held if each.created_at >= link.created_at - PREPARED_FOR and each.method != PASSWORD]
+        # A reset counts what was removed: `had_factor`.
+        factors = [each.method for each in gone if each.method in {PASSKEY, TOTP}]
+        logged = [Log(account_event("factor_removed", account, client, now, detail=method)) for method in factors]
+        return [*map(Remove, gone), *logged]
+
+    @retried(RACES, "removing what was added")
+    async def _remove_late(self, account: Account, link: OneTimeToken, client: Client) -> None:
+        """Remove what a thief added while the address was being restored. From now on, their epoch is too old."""
+        held = await self.store.select(Credential, subject=account.subject)
+        late = self._removing(account, held, link, client, self.clock())
+        if late:
+            await self.store.commit(*late)
 
     async def _vacating(
         self, key: str, client: Client, account: Account, now: float, *, since: float | None = None
