@@ -17,9 +17,11 @@ from tests.softkey import SoftKey, b64
 from tests.standins import Gate
 
 from dutchdoor.model.accounts import Account, Credential
+from dutchdoor.model.audit_events import account_event
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import DAY, STANDARD
-from dutchdoor.stores.base import Swap, Take
+from dutchdoor.model.rate_limits import DEFAULT_LIMITS
+from dutchdoor.stores.base import Log, Swap, Take
 
 NEW, STEP = OTHER_PASSWORD, "/auth/passkeys/step"
 
@@ -182,13 +184,15 @@ async def test_g34_an_older_second_factor_stays_asked_for(world: World) -> None:
     assert await asked(person) == []
 
 
-@pytest.mark.parametrize("way", ["new codes", "removed before"])
+@pytest.mark.parametrize("way", ["new codes", "removed before", "replaced and removed before"])
 async def test_g34_a_new_phone_is_no_week_without_a_second_factor(world: World, way: str) -> None:
     """An owner who has had a second factor for long, and this week a new phone with new codes, is asked for it after a
     reset: a reader of the mail does not get past it.
     """
     person = await owner_with_a_lost_phone(world)
-    if way == "removed before":
+    if way == "replaced and removed before":
+        await enrolled(world, person)
+    if "removed before" in way:
         removed = await person.call("POST", "/auth/factors/remove", json={"method": "totp"})
         assert removed.status == 204, removed
     secret, _ = await enrolled(world, person)
@@ -200,6 +204,63 @@ async def test_g34_a_new_phone_is_no_week_without_a_second_factor(world: World, 
     token = (await begin(person, password=NEW)).json["token"]
     assert (await step(person, token, code(world, secret))).status == 200
     assert await asked(person) == []
+
+
+async def test_g34_a_factor_that_was_lost_and_removed_by_mail_this_week_counts(world: World) -> None:
+    """An owner who waited until a lost factor was removed, and has a new one, is asked for that after a reset."""
+    await owner_with_a_lost_phone(world)
+    person = world.browser()
+    token = (await begin(person)).json["token"]
+    assert (await person.call("POST", "/auth/login/lost", json={"token": token})).status == 202
+    await world.posted()
+    assert (await use(world, LOST)).status == 200
+    world.clock.forward(WAIT)
+    assert (await use(world, REMOVE)).status in {200, 202}
+    person = world.browser()
+    await person.login()
+    secret, _ = await enrolled(world, person)
+    await reset(world)
+    person = world.browser()
+    token = (await begin(person, password=NEW)).json["token"]
+    assert (await step(person, token, code(world, secret))).status == 200
+
+
+async def test_g34_a_thief_who_adds_and_removes_often_does_not_choose_the_answer(world: World) -> None:
+    """A thief adds an app and removes it again and again, until no page of the log shows the beginning: the last one is
+    not asked for after a reset.
+    """
+    await world.register(ADA)
+    await verified(world)
+    thief = world.browser()
+    await thief.login()
+    account = await account_of(world)
+    pairs = [
+        Log(account_event(name, account, Client(), world.clock(), detail="totp"))
+        for _ in range(120)
+        for name in ("factor_added", "factor_removed")
+    ]
+    await world.store.commit(*pairs)
+    await enrolled(world, thief)
+    world.clock.forward(DAY)
+    await reset(world)
+    await world.browser().login(password=NEW)
+
+
+async def test_g34_adding_factors_is_limited() -> None:
+    """Each writes events, and a reset reads those of a week."""
+    few = replace(DEFAULT_LIMITS.factors_by_account, burst=2)
+    async with a_world(limits=replace(DEFAULT_LIMITS, factors_by_account=few)) as world:
+        await world.register(ADA)
+        person = world.browser()
+        await person.login()
+        await enrolled(world, person)
+        await enrolled(world, person)
+        given = (await person.call("POST", "/auth/factors/totp/enrol")).json
+        answer = {"token": given["token"], "code": code(world, given["secret"])}
+        refused = await person.call("POST", "/auth/factors/totp/confirm", json=answer)
+        assert (refused.status, refused.code) == (429, "rate_limited")
+        _, refused = await made(person)
+        assert (refused.status, refused.code) == (429, "rate_limited")
 
 
 async def test_g34_a_new_passkey_in_place_of_an_old_one_is_asked_for_and_can_be_lost(world: World) -> None:

@@ -214,6 +214,7 @@ class Deletion(Part):
             bucket_of(limits.change_email_by_account, own),
             bucket_of(limits.change_name_by_account, own),
             bucket_of(limits.export_by_account, own),
+            bucket_of(limits.factors_by_account, own),
             bucket_of(limits.lost_factors_by_account, own),
             bucket_of(limits.password_by_session, own),
         ]

@@ -24,6 +24,7 @@ from dutchdoor.model.http_client import Client
 from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.policy import MINUTE
 from dutchdoor.model.principal import factors_of
+from dutchdoor.model.rate_limits import Bucket, bucket_of
 from dutchdoor.model.set_aside import SET_ASIDE, put_back, still_asked
 from dutchdoor.model.sign_in import needs_second
 from dutchdoor.services.identities import ways_in
@@ -180,27 +181,30 @@ class Factors(Part):
         Raises:
             InvalidToken: the enrolment is unknown, too old, used, or another account's.
             WrongCredentials: the code is wrong. It may be tried again, within limits.
-            RateLimited: too many wrong codes.
+            RateLimited: too many wrong codes, or too many factors were added.
         """
         stored, secret = await self._begun(account, token, client)
         guesses = self.attempts.second(account, "enrol")
-        await self.attempts.take(guesses)
+        await self.attempts.take([*guesses, self._room(account)])
         now = self.clock()
         fresh = self.totp.enrolled(account.subject, secret, code, now)
         if fresh is None:
             raise WrongCredentials(
                 "wrong first code", message=mark("This is not the code that the app should show now.")
             )
-        written = _in_place_of(await self.store.get(Credential, account.subject, TOTP, ""), fresh)
+        before = await self.store.get(Credential, account.subject, TOTP, "")
         codes, beside = await self._first_codes(account, client, now)
-        changes = [Take(stored), written, *beside, Forgive(forget=guesses)]
+        changes = [Take(stored), _in_place_of(before, fresh), *beside, Forgive(forget=guesses)]
+        if before is not None:  # a reset counts what was removed: `had_factor`
+            changes.append(self._log("factor_removed", account, client, now, TOTP))
         changes.append(self._log("factor_added", account, client, now, TOTP))
         return Confirmed(changes, (fresh,), codes, (self.totp.amr,))
 
     async def confirm_passkey(
         self, account: Account, answer: str, name: str, ceremony: Ceremony, *, client: Client, pending: str = ""
     ) -> Confirmed:
-        """Return what to commit for a new passkey, by the `answer` to its options. Raises what `Passkeys.made` raises.
+        """Return what to commit for a new passkey, by the `answer` to its options. Raises what `Passkeys.made` raises,
+        and `RateLimited` when too many factors were added.
 
         Args:
             account: its owner.
@@ -209,10 +213,14 @@ class Factors(Part):
             pending: the id of the unfinished sign-in that demands it; "" inside a sign-in.
         """
         made = await self.passkeys.made(account, answer, name, ceremony, client=client, pending=pending)
+        await self.attempts.take([self._room(account)])
         now = self.clock()
         codes, beside = await self._first_codes(account, client, now)
         changes = [*made.changes, *beside, self._log("factor_added", account, client, now, PASSKEY)]
         return Confirmed(changes, (made.record,), codes, made.amr)
+
+    def _room(self, account: Account) -> Bucket:
+        return bucket_of(self.attempts.limits.factors_by_account, account.subject)
 
     async def _first_codes(self, account: Account, client: Client, now: float) -> tuple[tuple[str, ...], list[Change]]:
         """Return new recovery codes for an account without any, or whose codes are all used."""

@@ -12,6 +12,7 @@ the policy lets no mail remove factors, such as an administrator's.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
 from msgspec import Struct
@@ -21,7 +22,7 @@ from dutchdoor.credentials.recovery_code import RECOVERY_CODE
 from dutchdoor.credentials.totp import TOTP
 from dutchdoor.errors import NotFound, Refused
 from dutchdoor.model.accounts import Account, Credential
-from dutchdoor.model.audit_events import account_event
+from dutchdoor.model.audit_events import EventName, account_event
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.ids import encode
 from dutchdoor.model.set_aside import PREPARED_FOR, SET_ASIDE, aside, put_back
@@ -36,7 +37,7 @@ __all__ = ["Aside", "SetAside", "had_factor", "setting_aside"]
 _SECOND = frozenset({PASSKEY, TOTP, RECOVERY_CODE})
 _SAME = 5.0
 """Seconds between a credential and its audit event."""
-_EVENTS = 50
+_EVENTS, _PAGE = 50, 100
 
 
 class Aside(Struct, frozen=True, kw_only=True):
@@ -195,17 +196,30 @@ def setting_aside(
 
 
 async def had_factor(store: Store, subject: str, held: Sequence[Credential], now: float) -> bool:
-    """Whether an account, whose credentials are `held`, has had a second factor until this week: one was removed that
-    was not added since. Otherwise, who reads the mail would get in after each change of the phone.
+    """Whether an account, whose credentials are `held`, has had a second factor until this week: more were removed than
+    were added and are gone, or all were removed by mail. Otherwise, who reads the mail would get in after each change
+    of the phone.
     """
-    since, names = now - PREPARED_FOR, ("factor_removed", "factor_added")
-    found = [await store.events(subject=subject, name=name, since=since, limit=_EVENTS) for name in names]
+    since = now - PREPARED_FOR
+    if await store.events(subject=subject, name="factors_removed", since=since, limit=1):
+        return True
+    removed, added = [await _methods(store, subject, name, since) for name in ("factor_removed", "factor_added")]
     for method in (PASSKEY, TOTP):
-        removed, added = (sum(each.detail == method for each in events) for events in found)
         there = sum(each.method == method and each.created_at >= since for each in held)
-        if removed > added - there:
+        if removed[method] > added[method] - there:
             return True
     return False
+
+
+async def _methods(store: Store, subject: str, name: EventName, since: float) -> Counter[str]:
+    """Count the events of a `name` since an instant, by their methods: all, or a thief who adds and removes one again
+    and again would choose the answer. `Limits.factors_by_account` bounds them.
+    """
+    found, before = Counter[str](), ""
+    while page := await store.events(subject=subject, name=name, since=since, before=before, limit=_PAGE):
+        found.update(each.detail for each in page)
+        before = page[-1].id
+    return found
 
 
 def _id_of(credential: Credential) -> str:
