@@ -28,10 +28,10 @@ from tests.server.running import Running, clean_environment, command, eventually
 
 from dutchdoor.auth import Auth
 from dutchdoor.model.http_client import Client
-from dutchdoor.server import serve as serving
 from dutchdoor.server.cli import main
-from dutchdoor.server.config import read_settings
+from dutchdoor.server.processes import One, Several
 from dutchdoor.server.protocol import HEAD_AT_MOST
+from dutchdoor.server.setup_link import offer_setup, remove_spent_setup
 
 PASSWORD = "a quiet heron at dusk"
 CANARY = "canary-5d0f7c"
@@ -75,8 +75,8 @@ Refused = Callable[..., str]
 def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
     """Serve what must not be served, in this process; give what it says."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(serving._One, "run_on", lambda *_: pytest.fail("it was about to be served"))
-    monkeypatch.setattr(serving._Several, "run_all", lambda *_: pytest.fail("it was about to be served"))
+    monkeypatch.setattr(One, "run_on", lambda *_: pytest.fail("it was about to be served"))
+    monkeypatch.setattr(Several, "run_all", lambda *_: pytest.fail("it was about to be served"))
 
     def said(*arguments: str, environment: dict[str, str] | None = None) -> str:
         monkeypatch.setattr(os, "environ", clean_environment(environment))
@@ -201,9 +201,9 @@ async def test_c12_the_set_up_file_goes_when_its_link_has_no_use(
             )
             file.touch()
             os.utime(file, (time.time() - age,) * 2)
-            await serving.remove_spent_setup(auth)
+            await remove_spent_setup(auth)
             assert file.exists() is stays
-        await serving.remove_spent_setup(auth)
+        await remove_spent_setup(auth)
 
 
 def test_c12_a_terminal_shows_the_set_up_link(tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_c12_where_no_file_can_be_written_a_command_creates_the_administrator(
     """C12: where the working directory is read-only, the log names the command that creates an administrator."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dutchdoor.setup").mkdir()  # a file cannot take its place, not even root's
-    serving._offer("http://localhost/auth/setup#ddo1_x", read_settings({}, {}))
+    offer_setup("http://localhost/auth/setup#ddo1_x", 900.0)
     assert "dutchdoor user create --role admin" in caplog.text
     assert "ddo1_x" not in caplog.text
 

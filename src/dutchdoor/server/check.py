@@ -18,8 +18,9 @@ from dutchdoor.model.policy import DAY, MINUTE
 from dutchdoor.revocation.lease import GUARD, Terms
 from dutchdoor.server.config import Settings, holds_password
 from dutchdoor.server.factory import sqlite_file
-from dutchdoor.server.serve import refuse_unsafe, tls_context
+from dutchdoor.server.serve import refuse_unsafe
 from dutchdoor.server.settings import SETTINGS
+from dutchdoor.server.tls import tls_context
 from dutchdoor.services.passkeys import relying_party
 from dutchdoor.stores.file_access import is_closed_to_others
 from dutchdoor.stores.urls import is_in_memory, make_store

@@ -15,64 +15,45 @@ import functools
 import ipaddress
 import logging
 import logging.config
-import math
 import multiprocessing
 import os
 import resource
 import signal
 import socket
-import ssl
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Generator
 from importlib import import_module
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import uvicorn
 from msgspec.structs import replace
 from starlette.types import ASGIApp
-from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from dutchdoor.auth import Auth
 from dutchdoor.errors import InvalidKey, Misconfigured, Unavailable
-from dutchdoor.model.accounts import ADMIN
 from dutchdoor.server.config import Settings
 from dutchdoor.server.factory import another_master_key, make_auth
 from dutchdoor.server.instrumentation import ObservedStore, Watched, log_transitions
 from dutchdoor.server.logs import logging_config
+from dutchdoor.server.processes import Node, One, Several
 from dutchdoor.server.protocol import BoundedProtocol
 from dutchdoor.server.reload import Read, apply_to, limit_connections, reloaded
+from dutchdoor.server.setup_link import offer_setup, remove_spent_setup
+from dutchdoor.server.tls import context_for, tls_context
 from dutchdoor.server.watching import Watch, log_foreign
 from dutchdoor.stores.urls import is_in_memory, make_store, naming
 from dutchdoor.web.asgi import AsgiApplication
-from dutchdoor.web.health import Readiness
 from dutchdoor.web.pages.site import SETUP_PATH
 
 __all__ = ["application", "refuse_unsafe", "serve"]
 
 BACKLOG = 2048
-CERTIFICATE_EVERY = 1.0
-"""Seconds between two checks of the certificate files. A check costs microseconds."""
-WORKERS_READY_FOR = 60.0
-WORKER_AGAIN_AFTER = 5.0
-"""Seconds until a worker that could not start is replaced. The other workers serve in the meantime."""
-
-WORKER_SAYS_WITHIN = 15.0
-"""Seconds in which a running worker answers that it is ready, even on a busy machine."""
-
 _M_ARENA_MAX = -8
 """The number of this parameter in glibc's malloc.h."""
-
-_TICK = 0.1
-"""Seconds between two calls of `on_tick` during a handover, as in uvicorn, which updates the Date header by them."""
-
-SETUP_FILE = "dutchdoor.setup"
-"""The file with the set-up link, in the working directory. It is removed when the link has no use any more."""
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable with the directory that the processes of one server share."""
@@ -108,9 +89,10 @@ def serve(read: Read) -> int:
         ready = functools.partial(_announce, settings)
         config = _uvicorn_config(settings, again)
         if settings.workers == 1:
-            return _One(config, ready).run_on(listener)
+            return One(config, ready).run_on(listener)
         with _shared_folder(settings):
-            return _Several(config, listener, ready, settings, again).run_all()
+            reload = None if again is None else _reload(settings, again)
+            return Several(config, listener, ready, reload=reload, forget=_forget(settings)).run_all()
 
 
 def application(settings: Settings, read: Read | None = None) -> ASGIApp:
@@ -151,8 +133,8 @@ def application(settings: Settings, read: Read | None = None) -> ASGIApp:
     if read is not None:
         _listen(auth, settings, read)
     BoundedProtocol.stopping = [auth.authority.fencing.dismiss]
-    _Node.readiness = auth.api.readiness
-    _Node.handover_for = settings.handover_for if auth.site.edge.secure else 0.0
+    Node.readiness = auth.api.readiness
+    Node.handover_for = settings.handover_for if auth.site.edge.secure else 0.0
     if counters is not None and counting is not None:
         counters.watch(auth)
         if settings.metrics_port is not None and settings.workers == 1:
@@ -227,58 +209,9 @@ async def _prepare(settings: Settings) -> None:
                 return  # this store is lost when `_prepare` returns, and the link with it
             secret = await auth.directory.admin.offer_setup()
             if secret is not None:
-                _offer(f"{auth.authority.issuer}{SETUP_PATH}#{secret.text()}", settings)
+                offer_setup(f"{auth.authority.issuer}{SETUP_PATH}#{secret.text()}", settings.policy.setup_for)
     except InvalidKey as exc:
         raise another_master_key(exc) from None
-
-
-def _offer(link: str, settings: Settings) -> None:
-    """Show the set-up link on the terminal. Without a terminal, standard error is a log, and the link goes to a file.
-
-    Many people and programs read logs, and each of them could make themselves the administrator.
-    """
-    lives = f"works once, for {int(settings.policy.setup_for // 60)} minutes"
-    # Standard error, like every message for the administrator. Standard output has only the line "is ready".
-    if sys.stderr.isatty():
-        sys.stderr.write(f"There is no administrator yet. Create one with this link. It {lives}:\n  {link}\n")
-        sys.stderr.flush()
-        return
-    file = Path(SETUP_FILE).absolute()
-    try:
-        file.unlink(missing_ok=True)
-        # O_EXCL: in a directory of several users, another user's link or file must not receive the token.
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as made:
-            made.write(f"{link}\n")
-    except OSError as exc:
-        log.warning(
-            "there is no administrator yet, and %s cannot be written: %s. Create one: "
-            "dutchdoor user create --role admin ADDRESS",
-            file,
-            exc.strerror,
-        )
-    else:
-        log.warning("there is no administrator yet. The link that creates one is in %s. It %s", file, lives)
-
-
-async def remove_spent_setup(auth: Auth) -> None:
-    """Remove the file with the set-up link once there is an administrator, or the link has expired."""
-    age = _setup_age()
-    if age is None:
-        return
-    if age > auth.authority.policy.setup_for or await auth.store.accounts_with_role(ADMIN, limit=1):
-        _remove_setup()
-
-
-def _setup_age() -> float | None:
-    try:
-        return time.time() - Path(SETUP_FILE).stat().st_mtime
-    except OSError:
-        return None
-
-
-def _remove_setup() -> None:
-    with contextlib.suppress(OSError):  # another process removed it, or it is not ours
-        Path(SETUP_FILE).unlink()
 
 
 def _announce(settings: Settings) -> None:
@@ -356,7 +289,7 @@ def _uvicorn_config(settings: Settings, read: Read | None) -> uvicorn.Config:
         backlog=BACKLOG,
         timeout_keep_alive=int(settings.keep_alive_for),
         timeout_graceful_shutdown=int(settings.stop_for),
-        ssl_context_factory=functools.partial(_context_for, settings) if settings.tls_cert is not None else None,
+        ssl_context_factory=functools.partial(context_for, settings) if settings.tls_cert is not None else None,
     )
 
 
@@ -383,6 +316,27 @@ def _listen(auth: Auth, settings: Settings, read: Read) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
 
 
+def _reload(settings: Settings, read: Read) -> Callable[[], Callable[[], ASGIApp]]:
+    """Return what the parent of several processes does on SIGHUP: it gives the settings to workers to come."""
+
+    def reload() -> Callable[[], ASGIApp]:
+        nonlocal settings
+        settings = reloaded(settings, read, refuse_unsafe)
+        return functools.partial(_start_application, settings, read)
+
+    return reload
+
+
+def _forget(settings: Settings) -> Callable[[int | None], None]:
+    """Return what removes the gauges of a dead worker, such as its followers: they are no longer true."""
+
+    def forget(pid: int | None) -> None:
+        if _is_counted(settings):
+            import_module(COUNTING).forget(pid)
+
+    return forget
+
+
 def _report_on(auth: Auth, settings: Settings) -> None:
     """Let the console report on the settings that are in force now."""
     auth.api.settings_report = lambda: import_module(REPORTING).report(settings)
@@ -391,237 +345,5 @@ def _report_on(auth: Auth, settings: Settings) -> None:
 def _end_with(parent: BaseProcess) -> None:
     """Stop when the parent process is gone. An orphan would serve for ever, and block the port of a new server."""
     parent.join()
-    _Node.handover_for = 0.0  # the port must be free for the new server
+    Node.handover_for = 0.0  # the port must be free for the new server
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-class _Node(uvicorn.Server):
-    """A server that stops only after the proxy in front had the time to notice."""
-
-    readiness: ClassVar[Readiness]
-    handover_for: ClassVar[float] = 0.0
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self.readiness.hold(self.handover_for)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.readiness.hold(math.inf)
-        # A proxy must not send its next request on a connection that is about to be closed.
-        self.config.encoded_headers.append((b"connection", b"close"))
-        for tick in range(int(self.handover_for / _TICK)):
-            await self.on_tick(tick)
-            if self.force_exit:
-                break
-            await asyncio.sleep(_TICK)
-        await super().shutdown(sockets)
-
-
-class _One(_Node):
-    """A server in this process."""
-
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    def run_on(self, listener: socket.socket) -> int:
-        try:
-            self.run([listener])
-        except SystemExit as exc:
-            return 1 if exc.code else 0
-        return 0
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self._ready()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        # As in uvicorn, but the signal is not raised again at the end: a requested stop exits with 0.
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, action in before.items():
-                signal.signal(number, action)
-
-
-class _Worker(Process):
-    """One of several server processes."""
-
-    @property
-    def server(self) -> uvicorn.Server:
-        if self._server is None:
-            self._server = _Node(self.config)
-        return self._server
-
-
-class _Several(Multiprocess):
-    """The parent of several server processes."""
-
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        listener: socket.socket,
-        ready: Callable[[], None],
-        settings: Settings,
-        read: Read | None,
-    ) -> None:
-        super().__init__(config, [listener])
-        self._ready, self._counted = ready, _is_counted(settings)
-        self._settings, self._read = settings, read
-        self._failed = False
-        self._again_at = 0.0
-
-    def handle_hup(self) -> None:
-        """Read the settings again, here for workers to come, and in each worker."""
-        if self._read is None:
-            self.should_exit.set()
-            return
-        self._settings = reloaded(self._settings, self._read, refuse_unsafe)
-        self.config.app = functools.partial(_start_application, self._settings, self._read)
-        for process in self.processes:
-            if process.pid is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, signal.SIGHUP)
-
-    def run_all(self) -> int:
-        self.run()
-        return 1 if self._failed else 0
-
-    def init_processes(self) -> None:
-        self.processes = [self._another() for _ in range(self.processes_num)]
-        waiting = list(self.processes)
-        for _ in range(int(WORKERS_READY_FOR / 0.05)):
-            self.handle_signals()
-            waiting = [process for process in waiting if not (process.process.is_alive() and process.is_ready(0.5))]
-            if self.should_exit.is_set():
-                return
-            if not waiting:
-                self._ready()
-                return
-            if any(process.exitcode is not None for process in waiting):
-                break
-            self.should_exit.wait(0.05)
-        log.error("stopping: not every worker process became ready")
-        self._failed = True
-        self.should_exit.set()
-
-    def keep_subprocess_alive(self) -> None:
-        """Replace each worker that ended or does not answer, and log it."""
-        for index, process in enumerate(self.processes):
-            if self.should_exit.is_set() or time.monotonic() < self._again_at:
-                return
-            if process.is_alive(self.config.timeout_worker_healthcheck):
-                continue
-            hangs = process.exitcode is None
-            process.kill()
-            process.join()
-            if self._counted:
-                # The gauges of a dead worker, such as its followers, are no longer true.
-                import_module(COUNTING).forget(process.pid)
-            if process.exitcode == STARTUP_FAILURE:
-                # All workers started once, so the missing part, most likely the database, will come back; the running
-                # workers can wait for it. Without a running worker, the parent exits, so that clients do not connect
-                # to a dead port.
-                if not any(each.exitcode is None and each.is_ready(WORKER_SAYS_WITHIN) for each in self.processes):
-                    self._failed = True
-                    self.should_exit.set()
-                    return
-                self._again_at = time.monotonic() + WORKER_AGAIN_AFTER
-                log.warning("a worker process could not start; starting it again, the others keep serving")
-            else:
-                how = "did not answer" if hangs else _ending(process.exitcode)
-                log.warning("worker process %d %s; starting another", process.pid, how)
-            self.processes[index] = self._another()
-
-    def _another(self) -> Process:
-        process = _Worker(self.config, self.sockets)
-        process.start()
-        return process
-
-
-def _ending(exitcode: int | None) -> str:
-    """Say how a process ended: `was ended by SIGKILL`, `exited with 3`."""
-    if exitcode is not None and exitcode < 0:
-        return f"was ended by {signal.Signals(-exitcode).name}"
-    return f"exited with {exitcode}"
-
-
-# --- TLS -------------------------------------------------------------------------------------------------------------
-
-
-def tls_context(settings: Settings) -> ssl.SSLContext:
-    """Create the TLS context for the configured certificate. Raises `Misconfigured` with the error."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    _load(context, settings)
-    return context
-
-
-def _load(context: ssl.SSLContext, settings: Settings) -> None:
-    cert, key = str(settings.tls_cert), str(settings.tls_key)
-    try:
-        context.load_cert_chain(cert, key, _no_passphrase)
-    except OSError as exc:  # ssl.SSLError is one
-        if isinstance(exc, ssl.SSLError):
-            raise Misconfigured(
-                f"--tls-cert {cert} and --tls-key {key} are not a certificate and its key "
-                f"({exc.reason or 'not PEM'}). "
-                "Both must be PEM, and the key must not be encrypted."
-            ) from None
-        raise Misconfigured(f"--tls-cert {cert} and --tls-key {key}: {exc.strerror}.") from None
-
-
-def _no_passphrase() -> str:
-    # Without this, OpenSSL asks on the terminal, and the server hangs until a person types a passphrase.
-    return ""
-
-
-def _context_for(settings: Settings, _config: uvicorn.Config, _default: object) -> ssl.SSLContext:
-    """Create the TLS context and watch its files. uvicorn calls this in the serving loop."""
-    context = tls_context(settings)
-    watching = asyncio.get_running_loop().create_task(_watch(settings, context))
-    _WATCHING.add(watching)  # a loop alone does not keep its tasks alive
-    watching.add_done_callback(_WATCHING.discard)
-    return context
-
-
-_WATCHING: set[asyncio.Task[None]] = set()
-
-
-async def _watch(settings: Settings, context: ssl.SSLContext) -> None:
-    """Load the certificate again when its files change. Open connections keep the old certificate.
-
-    This runs in the serving loop and not in a thread: while a certificate is being loaded, the context has no key, and
-    a handshake at that moment would fail.
-    """
-    loaded = _stamp(settings)
-    while True:
-        await asyncio.sleep(CERTIFICATE_EVERY)
-        found = _stamp(settings)
-        if found == loaded or found is None:
-            continue
-        try:
-            # First into a separate context: if only one file is written yet, the pair does not match, and must not
-            # replace a working pair.
-            tls_context(settings)
-            _load(context, settings)
-        except Misconfigured as exc:
-            log.warning("certificate files changed but cannot be used yet: %s", exc)
-        else:
-            log.info("certificate reloaded")
-        loaded = found
-
-
-def _stamp(settings: Settings) -> object:
-    try:
-        return [
-            (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-            for stat in (Path(str(path)).stat() for path in (settings.tls_cert, settings.tls_key))
-        ]
-    except OSError:
-        return None  # being replaced
