@@ -15,6 +15,7 @@ from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import DAY, HOUR, LONGEST_ACCESS, MINUTE, STANDARD
 from dutchdoor.model.sightings import KEPT_FOR, Network, Sightings
 from dutchdoor.model.suspicion import Suspected, Suspicion
+from dutchdoor.services.seen_lately import CARRIED_AT_MOST
 from dutchdoor.services.watching import Use
 from dutchdoor.stores.base import Store, Swap
 from dutchdoor.stores.postgres import PostgresStore
@@ -341,6 +342,22 @@ async def test_d13_an_unchanged_use_is_not_looked_at(monkeypatch: pytest.MonkeyP
         owner.peer = HERE
         assert (await owner.me()).status == 200
         assert looked == [HERE, WORK], "seen within the minute"
+
+
+async def test_d13_long_headers_do_not_fill_the_memory() -> None:
+    """Each account of an attacker could have kilobytes of headers remembered, several times. They are served, and
+    looked at again each time.
+    """
+    async with watched() as world:
+        owner = await at_home(world)
+        assert (await owner.me()).status == 200
+        lately = world.auth.authority.seen_lately
+        remembered = {**lately._young}
+        owner.agent = FIREFOX + " x" * CARRIED_AT_MOST
+        for _ in range(2):
+            assert (await owner.me()).status == 200
+        assert lately._young == remembered
+        assert await world.store.events(name="session_suspected") == []
 
 
 async def test_d13_sightings_are_few_and_expire() -> None:

@@ -1,7 +1,8 @@
 """What this process saw of each session lately: an unchanged sighting costs a look into memory, and nothing else.
 
 The key is what the request carried as it came: the address of the connection, the forwarding headers and the
-User-Agent. Nothing is parsed, and a client that changes one of them is looked at again.
+User-Agent. Nothing is parsed, and a client that changes one of them is looked at again. So is one whose headers are
+longer than those of any browser: remembered as they came, those of a few accounts would fill the memory.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Final, TypeAlias
 
 from dutchdoor.model.sightings import AGAIN_AFTER
 
-__all__ = ["GENERATION", "Carried", "SeenLately"]
+__all__ = ["CARRIED_AT_MOST", "GENERATION", "Carried", "SeenLately"]
 
 Carried: TypeAlias = tuple[bytes | str | None, ...]
 """What a request carried of its client, as it came."""
@@ -19,6 +20,8 @@ GENERATION: Final = 4096
 """Sessions in each of two generations, at about 500 bytes each, as in `jose/token_cache.py`."""
 AT_MOST: Final = 4
 """Clients of one session that are remembered besides the newest."""
+CARRIED_AT_MOST: Final = 1024
+"""Characters of what is remembered of a request. Browsers carry some 200, with two proxies in front."""
 
 
 class _Seen:
@@ -55,7 +58,9 @@ class SeenLately:
         return 0.0 if held is None else held.used_at
 
     def keep(self, id: str, carried: Carried, now: float) -> None:
-        """Remember a use that was looked at."""
+        """Remember a use that was looked at, unless its request carried too much."""
+        if sum(len(each) for each in carried if each is not None) > CARRIED_AT_MOST:
+            return
         held = self._young.get(id) or self._old.get(id)
         fresh = _Seen(carried, now)
         if held is not None:
