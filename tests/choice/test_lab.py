@@ -27,6 +27,7 @@ from dutchdoor.choice.lab.browser import shortened
 from dutchdoor.choice.lab.laboratory import Lab
 from dutchdoor.choice.lab.labs import AT_MOST, Labs
 from dutchdoor.choice.lab.patterns import PATTERNS
+from dutchdoor.choice.lab.services import PlainShop
 from dutchdoor.choice.lab.site import COOKIE, PATH, site
 from dutchdoor.choice.lab.watching import Answer, Asking, Question
 
@@ -186,6 +187,20 @@ def test_r02_a_button_is_pressed_on_the_page_alone(here: Site) -> None:
     assert asked_of(here.port, "POST", body=b"do=" + b"x" * 2000, origin=own) == 413
     assert asked_of(here.port, "POST", body=b"do=log-out&of=all", origin=own) == 303
     assert here.labs._labs == {}, "a server was started"
+
+
+@pytest.mark.parametrize("length", ["-1", "4097"])
+def test_r02_a_service_of_the_lab_reads_a_bounded_body(length: str) -> None:
+    """Another user of this machine can reach its port, and would fill the memory."""
+    with PlainShop("ada@lab.example", "a password") as shop, closing(connected(shop)) as asked:
+        asked.putrequest("POST", "/login")
+        asked.putheader("Content-Length", length)
+        asked.endheaders()
+        assert asked.getresponse().status == 413
+
+
+def connected(shop: PlainShop) -> HTTPConnection:
+    return HTTPConnection("127.0.0.1", int(shop.origin.rpartition(":")[2]), timeout=60)
 
 
 # --- what it shows ---------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ class Service:
 
             def do_POST(self) -> None:
                 length = int(self.headers.get("content-length") or 0)
-                if length > AT_MOST:
+                if not 0 <= length <= AT_MOST:  # a negative one would read without an end
                     self.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
                 else:
                     self._answer(self.rfile.read(length))
