@@ -20,6 +20,11 @@ _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _UNICAST = ipaddress.ip_network("2000::/3")
 """All of the IPv6 Internet; what lies outside is local, reserved, or another address in disguise."""
+_METADATA = frozenset(
+    map(ipaddress.ip_address, ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "192.0.0.192", "168.63.129.16"))
+)
+"""Where clouds have their metadata service besides 169.254.169.254: Amazon and Google by IPv6, Alibaba, Oracle, and the
+agent of Azure. They lie in networks that an operator may list for receivers, or in the Internet."""
 _NAT64, _TO_4 = ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("2002::/16")
 
 
@@ -47,8 +52,8 @@ class Reach:
             address = _meant(ipaddress.ip_address(text.partition("%")[0]))
         except ValueError:
             return f"{text[:64]!a} is no address"
-        if address.is_link_local or address.is_multicast or address.is_unspecified:
-            # The metadata service of clouds is at 169.254.169.254: no setting allows it.
+        if address.is_link_local or address.is_multicast or address.is_unspecified or address in _METADATA:
+            # The metadata service of most clouds is at 169.254.169.254: no setting allows it.
             return f"{address} is never allowed"
         if any(address in network for network in self._allowed):
             return ""
