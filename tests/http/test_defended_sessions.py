@@ -15,6 +15,7 @@ from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import DAY, HOUR, LONGEST_ACCESS, MINUTE, STANDARD
 from dutchdoor.model.sightings import KEPT_FOR, Network, Sightings
 from dutchdoor.model.suspicion import Suspected, Suspicion
+from dutchdoor.revocation.log import COALESCE_ABOVE
 from dutchdoor.services.seen_lately import CARRIED_AT_MOST
 from dutchdoor.services.watching import Use
 from dutchdoor.stores.base import Store, Swap
@@ -563,6 +564,27 @@ async def test_d19_a_verifier_that_lies_ends_nothing() -> None:
         assert sorted(await suspected(world)) == [
             ("refused", "step_up: too_fast"), ("refused", "step_up: tor"),
         ]  # fmt: skip
+        assert await world.store.events(name="session_ended") == []
+
+
+async def test_d19_a_verifier_that_lies_ends_nothing_however_much_it_lies() -> None:
+    """Where an account has no room for another doubt, its own client would have the session ended. What a verifier
+    reports is written to the owner's activity then.
+    """
+    async with watched() as world:
+        key = await world.add_verifier()
+        owners = [await at_home(world, "jwt") for _ in range(COALESCE_ABOVE + 1)]
+        world.clock.now += MINUTE
+        for owner in owners:
+            body = {"holder": "x" * 16, "wait_ms": 0, "seen": [(owner.access, "1.128.0.0/24")]}
+            assert (await world.call("POST", "/auth/revocations/poll", json=body, bearer=key)).status == 200
+            while revocations._looking:
+                await asyncio.wait(set(revocations._looking))
+        *doubted, last = owners
+        for owner in doubted:
+            assert asks_again(await owner.call("GET", "/auth/me", by_token=True))
+        assert sorted(set(await suspected(world))) == [("ok", "record: too_fast"), ("refused", "step_up: too_fast")]
+        assert (await last.call("GET", "/auth/me", by_token=True)).status == 200
         assert await world.store.events(name="session_ended") == []
 
 

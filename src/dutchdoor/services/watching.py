@@ -199,7 +199,8 @@ class Watching(Endings):
                 if "two_places" in decided.reasons and history.last.country != seen.country:
                     about = Client(country=history.last.country)  # here is the owner, back in a place of theirs
                 if decided.reaction in _REFUSING:
-                    await self._refuse(use, about, now, decided)
+                    await self._refuse(use, about, now, decided, may_end=at_most == "revoke")
+                    decided = replace(decided, reaction="record")  # no room for a doubt, and it may not be ended
                 history = history.moved(seen, now, last_use=last_use)
                 if decided.reaction == "notify":
                     history = history.reporting()
@@ -276,11 +277,15 @@ class Watching(Endings):
 
     # Refusing
 
-    async def _refuse(self, use: Use, client: Client, now: float, decided: Assessment) -> None:
-        """Refuse a session or a token at every node and every verifier, and this request with it."""
+    async def _refuse(self, use: Use, client: Client, now: float, decided: Assessment, *, may_end: bool) -> None:
+        """Refuse a session or a token at every node and every verifier, and this request with it. Returns only where
+        there is no room for another doubt of the account, and `may_end` is False: a verifier that lies ends nothing.
+        """
         if decided.reaction == "step_up" and await self._doubt(use, client, now, decided):
             await announce(self.hooks.suspected, use.subject, client, "step_up")
             raise SessionInDoubt(f"used in a suspicious way: {', '.join(decided.reasons)}")
+        if not may_end:
+            return
         if await self._revoke(use, client, now, decided):
             await announce(self.hooks.suspected, use.subject, client, "revoke")
         raise NotAuthenticated(f"revoked, used in a suspicious way: {', '.join(decided.reasons)}")
