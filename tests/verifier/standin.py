@@ -249,7 +249,7 @@ def standing(folder: Path, **how: Any) -> Iterator[Standin]:
         authority.stop()
 
 
-def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait for a condition. It is asked often, and fails when it does not come true in time."""
     end = time.monotonic() + seconds
     while not condition():

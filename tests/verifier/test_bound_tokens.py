@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from tests.verifier.standin import ASK, POLL, Standin, until
-from tests.verifier.test_verifier import made_stale
+from tests.verifier.test_verifier import Later, made_stale
 
 from dutchdoor import DpopProof, Verifier
 from dutchdoor.client.dpop import Nonces, ProofKey
@@ -66,18 +66,18 @@ def test_d40_the_workers_of_a_service_take_each_others_nonces(authority: Standin
         other(token, client.proof(token))
 
 
-def test_d41_an_authority_that_is_away_signs_no_bound_client_out(hasty: Standin) -> None:
+def test_d41_an_authority_that_is_away_signs_no_bound_client_out(authority: Standin, later: Later) -> None:
     """Without a lease a bound token is 503 or asked about, and never 401; its proof is needed as ever. When the
     authority is back, the same token and key go on.
     """
     client, thief = Client(), Client()
-    token = hasty.token(bound_to=client.key.thumbprint)
+    token = authority.token(bound_to=client.key.thumbprint)
     with (
-        Verifier(hasty.issuer, audience="api", stale="refuse") as refusing,
-        Verifier(hasty.issuer, audience="api") as asking,
+        Verifier(authority.issuer, audience="api", stale="refuse") as refusing,
+        Verifier(authority.issuer, audience="api") as asking,
     ):
         assert client.shows(refusing, token)
-        made_stale(hasty, refusing)
+        made_stale(authority, refusing, later)
         with pytest.raises(Unavailable):
             refusing(token, client.proof(token))
         assert client.shows(asking, token)
@@ -85,7 +85,7 @@ def test_d41_an_authority_that_is_away_signs_no_bound_client_out(hasty: Standin)
             asking(token)
         with pytest.raises(InvalidDpopProof):
             thief.shows(asking, token)
-        hasty.misbehave(POLL, None)
+        authority.misbehave(POLL, None)
         until(lambda: refusing.state == "fresh")
         assert client.shows(refusing, token)
 

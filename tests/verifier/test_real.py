@@ -41,11 +41,15 @@ def signed_in(url: str, mode: str = "hybrid") -> dict[str, Any]:
     return post(f"{url}/auth/login", {**ADA, "mode": mode, **transport})
 
 
+LEASE = "3s"
+"""What a command waits for when no verifier listens to it is a lease, and a test waits with it."""
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """A server and its folder. Its issuer is its address on this machine."""
     folder = tmp_path_factory.mktemp("server")
-    with running(folder) as server:
+    with running(folder, environment={"DUTCHDOOR_LEASE": LEASE}) as server:
         yield f"http://localhost:{server.port}", folder
 
 
@@ -61,6 +65,7 @@ def url(server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> str:
 def told(server: tuple[str, Path], run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Run the command line in the server's folder."""
     monkeypatch.chdir(server[1])
+    monkeypatch.setenv("DUTCHDOOR_LEASE", LEASE)
 
     def said(*arguments: str) -> str:
         done = run(*arguments)
