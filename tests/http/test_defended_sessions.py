@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from tests.http.test_factors import code, enrolled
 from tests.http.world import FIREFOX, PASSWORD, PROXY, SESSION, Answer, Browser, Clock, World, a_world
 
 from dutchdoor.errors import StepUpRequired
@@ -16,6 +17,7 @@ from dutchdoor.model.policy import DAY, HOUR, LONGEST_ACCESS, MINUTE, STANDARD
 from dutchdoor.model.sightings import KEPT_FOR, Network, Sightings
 from dutchdoor.model.suspicion import Suspected, Suspicion
 from dutchdoor.revocation.log import COALESCE_ABOVE
+from dutchdoor.services.ongoing import Ongoing
 from dutchdoor.services.seen_lately import CARRIED_AT_MOST
 from dutchdoor.services.watching import Use
 from dutchdoor.stores.base import Store, Swap
@@ -106,6 +108,52 @@ async def test_d09_a_stolen_cookie_is_refused_at_its_first_use_and_proved_again(
         assert await suspected(world) == [("refused", "step_up: too_fast")]
         await world.posted()
         assert world.mailbox.mails[-1].subject.startswith("We have stopped a sign-in to your account")
+
+
+@pytest.mark.parametrize("began", ["by a use", "by the proof"])
+async def test_d09_a_thief_with_the_password_too_needs_the_second_factor(began: str) -> None:
+    """Malware copies cookies and saved passwords together. A session in doubt of an account with a second factor asks
+    for that, whatever it had proved before, also where the thief begins with the proof. Its page does so, too.
+    """
+    async with watched() as world:
+        owner = await at_home(world)
+        secret, _ = await enrolled(world, owner)
+        world.clock.now += MINUTE
+        assert (await owner.me()).json["acr"] == "aal2"
+        thief = copied(owner, SYDNEY)
+        if began == "by a use":
+            assert asks_again(await thief.me())
+        answer = await thief.call("POST", "/auth/reauthenticate", json={"password": PASSWORD})
+        assert asks_again(answer)
+        assert "aal2" in (answer.header("www-authenticate") or "")
+        assert asks_again(await thief.call("POST", "/auth/reauthenticate/code"))
+        assert asks_again(await thief.me())
+        opened = [("accept", "text/html"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")]
+        shown = await owner.call("GET", "/auth/confirm?next=%2Fauth%2Faccount", headers=opened)
+        assert b'name="method" value="totp"' in shown.body and b"looks like theft" in shown.body
+        assert b"current-password" not in shown.body
+        fields = {"password": PASSWORD, "next": "/auth/account", "csrf_token": owner.csrf}
+        again = await owner.call("POST", "/auth/reauthenticate", form=fields, headers=opened)
+        assert again.status == 200 and b'name="method" value="totp"' in again.body and b"/auth/account" in again.body
+        proof = {"method": "totp", "response": code(world, secret)}
+        assert (await owner.call("POST", "/auth/reauthenticate", json=proof)).status == 200
+        assert (await owner.me()).json["acr"] == "aal2"
+        assert (await thief.me()).code == "not_authenticated"
+        assert await suspected(world) == [("refused", "step_up: too_fast")]
+
+
+async def test_d09_an_issuer_that_asked_for_two_kinds_of_proof_is_enough() -> None:
+    """In doubt, a log-in at another issuer proves one kind, unless that issuer is trusted to have asked for two."""
+    async with watched() as world:
+        await enrolled(world, await at_home(world))
+        account = await world.store.account_by_email(ADA)
+        assert account is not None
+        step_up = world.directory.step_up
+        for amr in ((), ("fed",), ("pwd",)):
+            await step_up.check_enough(Ongoing(account, None, Client(), "app", ("pwd", "otp")), amr)
+            with pytest.raises(StepUpRequired):
+                await step_up.check_enough(Ongoing(account, None, Client(), "app", ("pwd", "otp"), in_doubt=True), amr)
+        await step_up.check_enough(Ongoing(account, None, Client(), "app", in_doubt=True), ("fed", "mfa"))
 
 
 async def test_d09_a_session_that_is_not_proved_ends_with_its_doubt() -> None:

@@ -372,7 +372,9 @@ class IssuerLogins(Part):
             session = remembered.session
         first, *more = _proofs(issuer, identity, self.clock())
         held = (*way.amr, *(amr for proof in more for amr in proof.amr))
-        ongoing = Ongoing(account, session, client, way.client_id, held)
+        in_doubt = self.authority.must_prove(way.session)
+        ongoing = Ongoing(account, session, client, way.client_id, held, in_doubt=in_doubt)
+        await self.step_up.check_enough(ongoing, tuple(amr for proof in (first, *more) for amr in proof.amr))
         return await self.step_up.fresh(ongoing, first.amr, self.attempts.forgiving(account))
 
     # Signing out there

@@ -283,9 +283,11 @@ class MailedCodes(Part):
         Raises:
             WrongCredentials: the code is wrong.
             InvalidToken: the token is unknown, used, too old, another account's, or void after wrong codes.
+            StepUpRequired: the sign-in is in doubt, and the account has a second factor.
             RateLimited: too many wrong codes.
             NotAuthenticated: the account changed, or the session was revoked, meanwhile.
         """
+        await self.step_up.check_enough(ongoing)
         account, client = ongoing.account, ongoing.client
         stored, kept = await self._redeem(token, "confirm_code", client)
         if stored.subject != account.subject or stored.email != account.email or account.epoch != kept.epoch:

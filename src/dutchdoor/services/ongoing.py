@@ -24,6 +24,8 @@ class Ongoing(Struct, frozen=True):
     held: tuple[str, ...] = ()
     """What it has proved so far (`amr`), which stays true of it."""
     scope: str = ""
+    in_doubt: bool = False
+    """Whether it is refused until its owner proves again who they are."""
 
     def __repr__(self) -> str:
         return f"Ongoing(subject={self.account.subject!r})"

@@ -11,11 +11,11 @@ from functools import partial
 from msgspec.structs import replace
 
 from dutchdoor.credentials.recovery_code import RECOVERY_CODE
-from dutchdoor.errors import WrongCredentials
+from dutchdoor.errors import StepUpRequired, WrongCredentials
 from dutchdoor.mail import Mail
 from dutchdoor.model.accounts import Credential
 from dutchdoor.model.issuer_sessions import IssuerSession
-from dutchdoor.model.principal import Verified
+from dutchdoor.model.principal import Verified, factors_of
 from dutchdoor.services.factors import Confirmed
 from dutchdoor.services.ongoing import Ongoing
 from dutchdoor.services.part import Part, Shared
@@ -46,8 +46,10 @@ class StepUp(Part):
 
         Raises:
             WrongCredentials: the password is wrong.
+            StepUpRequired: the sign-in is in doubt, and the account has a second factor.
             RateLimited: too many attempts.
         """
+        await self.check_enough(ongoing)
         checked = await self.sign_in.check_password(
             ongoing.account, ongoing.session, password, client=ongoing.client, login=login
         )
@@ -120,6 +122,16 @@ class StepUp(Part):
         signed_in = await self.fresh(ongoing, confirmed.amr, *confirmed.changes, tries_again=False)
         self.post.notify(letter, ongoing.account, ongoing.client, self.clock())
         return signed_in, confirmed.codes
+
+    async def check_enough(self, ongoing: Ongoing, amr: tuple[str, ...] = ()) -> None:
+        """Refuse a first proof, such as the password, for a sign-in in doubt of an account that has a second factor,
+        unless it was two kinds of proof by itself (`amr`). What the sign-in has proved before says nothing of the one
+        who uses it now: malware copies cookies and saved passwords together.
+
+        Raises `StepUpRequired`.
+        """
+        if ongoing.in_doubt and factors_of(amr) < 2 and (await self.factors.of(ongoing.account.subject))[0]:  # noqa: PLR2004
+            raise StepUpRequired("a sign-in in doubt, without its second factor", factors=2)
 
     async def fresh(
         self, ongoing: Ongoing, proved: tuple[str, ...], *also: Change, tries_again: bool = True

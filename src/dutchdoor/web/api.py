@@ -18,6 +18,7 @@ from dutchdoor.errors import (
     InvalidToken,
     NotAuthenticated,
     RateLimited,
+    SessionInDoubt,
     StepUpRequired,
     Unavailable,
 )
@@ -300,9 +301,20 @@ class Call:
         if held is not None and (held.principal.bound_to or self.api.demands_binding):
             self.check_device(held.session)
         caller = self._caller(principal, held)
-        if caller is not None and not in_doubt:
+        if caller is None or (in_doubt and self.must_prove(caller.principal)):
+            return caller
+        try:
             await self.look_at_use(caller.principal, held)
+        except SessionInDoubt:
+            # A thief who knows the password, too, would begin with a proof: it has to be one of a sign-in in doubt.
+            if not in_doubt:
+                raise
+            await self.authority.fencing.catch_up()  # so that `must_prove` knows
         return caller
+
+    def must_prove(self, principal: Principal) -> bool:
+        """Whether the sign-in of a caller is refused until its owner proves again who they are."""
+        return self.authority.must_prove(principal.session_id or principal.token_id)
 
     async def look_at_use(self, principal: Principal, held: Remembered | None = None) -> None:
         """Look at a use of a sign-in that differs from the one before it. `held` is its session, if a cookie proved it.

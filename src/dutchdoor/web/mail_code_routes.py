@@ -13,7 +13,7 @@ from dutchdoor.web.api import Call, Route
 from dutchdoor.web.auth_routes import browser_of, mode_and_transport, started
 from dutchdoor.web.http import Response, json_response
 from dutchdoor.web.schemas import CodeSent, CodeWanted, MailedCode, Reauthentication, SignedInView
-from dutchdoor.web.sign_in_answer import client_for, signed_in_answer
+from dutchdoor.web.sign_in_answer import client_for, ongoing, signed_in_answer
 
 __all__ = ["ROUTES", "proved_by_code"]
 
@@ -52,8 +52,9 @@ async def sign_in_by_code(call: Call) -> Response:
 
 
 async def ask_again(call: Call) -> Response:
-    account, _ = await call.holding()
-    return _sent(await call.directory.mailed_codes.ask_again(account, client=call.observed()))
+    sign_in = await ongoing(call)
+    await call.directory.step_up.check_enough(sign_in)  # or a code would be mailed that is refused
+    return _sent(await call.directory.mailed_codes.ask_again(sign_in.account, client=call.observed()))
 
 
 async def proved_by_code(call: Call, sign_in: Ongoing, body: Reauthentication) -> SignedIn:

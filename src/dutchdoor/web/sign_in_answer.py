@@ -71,7 +71,15 @@ async def ongoing(call: Call) -> Ongoing:
     principal = call.required.principal
     await check_client(call, principal.client_id)
     account, session = await call.holding()
-    return Ongoing(account, session, call.observed(), principal.client_id, principal.amr, principal.scope)
+    return Ongoing(
+        account,
+        session,
+        call.observed(),
+        principal.client_id,
+        principal.amr,
+        principal.scope,
+        in_doubt=call.must_prove(principal),
+    )
 
 
 def cookies_of(cookies: Cookies, signed_in: SignedIn, now: float) -> list[Header]:

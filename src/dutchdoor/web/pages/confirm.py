@@ -14,7 +14,7 @@ from dutchdoor.credentials.passkey import PASSKEY
 from dutchdoor.credentials.password import PASSWORD
 from dutchdoor.credentials.recovery_code import RECOVERY_CODE
 from dutchdoor.credentials.totp import TOTP
-from dutchdoor.errors import DutchdoorError, InvalidInput, InvalidToken, RateLimited, WrongCredentials
+from dutchdoor.errors import DutchdoorError, InvalidInput, InvalidToken, RateLimited, StepUpRequired, WrongCredentials
 from dutchdoor.issuers.issuer import Issuer
 from dutchdoor.web import account_routes, own_users
 from dutchdoor.web.api import Call, Handler, Page, Route
@@ -66,7 +66,7 @@ class ConfirmForm(OwnForm):
     async def _show(self, call: Call, fields: Mapping[str, str], status: int = 200, **values: Any) -> Response:
         # A login is written again by hand: dutchdoor knows the application's users by their ids alone.
         kept = {name: fields.get(name, "") for name in ("next", "email", "factors")}
-        account, session = await call.holding()
+        account, _ = await call.holding()
         found, left = await call.directory.factors.of(account.subject)
         can_mail = await call.directory.mailed_codes.can_prove_again(account)
         methods = {each.method for each in found}
@@ -74,7 +74,10 @@ class ConfirmForm(OwnForm):
         ways: list[str] = [each for each in (PASSKEY, TOTP) if each in methods]
         ways += [RECOVERY_CODE] * bool(left and ways)
         usual, linked = ways[0] if ways else "", await _proving(call)
-        if fields.get("factors") != TWO:
+        in_doubt = call.must_prove(call.required.principal)
+        if in_doubt and ways:
+            kept["factors"] = TWO
+        if kept["factors"] != TWO:
             if self.pages.own_users or await has_password(call):
                 usual = PASSWORD
             elif usual == TOTP and (linked or can_mail):
@@ -85,13 +88,13 @@ class ConfirmForm(OwnForm):
         shown: dict[str, Any] = {
             "kept": kept,
             "error": None,
-            "factors": fields.get("factors", ""),
+            "factors": kept["factors"],
             "by": by,
             "others": [each for each in ways if each != by],
             "can_mail": can_mail,
             "linked": linked,
             "proved_at": call.required.principal.auth_time,
-            "in_doubt": session is not None and call.authority.must_prove(session.id),
+            "in_doubt": in_doubt,
             **values,
         }
         return await self.pages.show_own(call, "confirm", status, **shown)
@@ -108,6 +111,8 @@ class ConfirmForm(OwnForm):
         return self.pages.go(self.pages.after(call, fields), response)
 
     async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:
+        if isinstance(error, StepUpRequired):  # the page was opened before its sign-in was in doubt
+            return await self._show(call, fields)
         late = isinstance(error, InvalidToken) and fields.get("method") == PASSKEY  # the challenge, or the session
         if not (late or isinstance(error, (InvalidInput, WrongCredentials, RateLimited))):
             return await super().refuse(call, error, fields)
