@@ -184,6 +184,18 @@ async def test_g34_an_older_second_factor_stays_asked_for(world: World) -> None:
     assert await asked(person) == []
 
 
+async def test_g34_the_owner_gets_a_mail_about_new_codes(world: World) -> None:
+    """A thief in a copied session would make a second factor that outlives a new password, and no one would know."""
+    person = await owner_with_a_lost_phone(world)
+    made_now = await person.call("POST", "/auth/factors/recovery-codes")
+    assert made_now.status == 201
+    await world.posted()
+    mail = world.mailbox.mails[-1]
+    assert (mail.to, mail.subject) == (ADA, "New recovery codes for your account - dutchdoor")
+    assert "/auth/forgot" in mail.text
+    assert not [each for each in made_now.json["recovery_codes"] if each in mail.text]
+
+
 @pytest.mark.parametrize("way", ["new codes", "removed before", "replaced and removed before"])
 async def test_g34_a_new_phone_is_no_week_without_a_second_factor(world: World, way: str) -> None:
     """An owner who has had a second factor for long, and this week a new phone with new codes, is asked for it after a

@@ -307,6 +307,15 @@ IDENTITY_UNLINKED = _Letter(
     (mark("It no longer signs in to %(product)s. The page of your account shows which ones do."), _WAS_IT_YOU),
     mark("See your account"),
 )
+RECOVERY_CODES_CREATED = _Letter(
+    mark("New recovery codes for your account"),
+    (
+        mark("New recovery codes for %(product)s were made. Those from before do not work any more."),
+        _WAS_IT_YOU,
+    ),
+    _NEW_PASSWORD,
+    (mark("If it was not you, make new codes on the page of your account as well: someone has these."),),
+)
 RECOVERY_CODE_USED = _Letter(
     mark("A recovery code of your account was used"),
     (
@@ -506,6 +515,9 @@ class Letters:
 
     def recovery_code_used(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
         return self._write(RECOVERY_CODE_USED, to, language, self._link(FORGOT_PATH), client=client, at=at)
+
+    def recovery_codes_created(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
+        return self._write(RECOVERY_CODES_CREATED, to, language, self._link(FORGOT_PATH), client=client, at=at)
 
     def lost_factors(
         self, to: str, *, token: str, valid_for: float, client: Client, at: float, language: str = ""

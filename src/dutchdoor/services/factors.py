@@ -253,6 +253,8 @@ class Factors(Part):
         await self.store.commit(
             Expect(account.subject, account.epoch), written, self._log("recovery_codes_created", account, client, now)
         )
+        # A thief in a copied session would have a second factor that outlives a new password.
+        self.post.notify(self.post.letters.recovery_codes_created, account, client, now)
         return codes
 
     @retried(RACES, "removing the factor")
