@@ -221,11 +221,7 @@ async def goes_and_comes_back(folder: Path, place: dict[str, str], fault, nodes:
 
 @pytest.mark.parametrize(
     ("fault", "nodes"),
-    [
-        (refused, 1),
-        pytest.param(refused, 3, marks=pytest.mark.long),
-        pytest.param(black_hole, 3, marks=pytest.mark.long),
-    ],
+    [(refused, 1), pytest.param(black_hole, 3, marks=pytest.mark.long)],
 )
 async def test_i12_a_store_that_is_gone(tmp_path: Path, full_place: dict[str, str], fault, nodes: int) -> None:
     """A client that needs the store gets 503 with Retry-After within a second, and never a cleared cookie; who proves

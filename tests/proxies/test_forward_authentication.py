@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
@@ -24,8 +25,32 @@ pytestmark = [pytest.mark.long]
 OPENS_A_PAGE = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document", "accept": "text/html,*/*;q=0.8"}
 
 
+class Bound(NamedTuple):
+    """A browser that has bound its session to its device."""
+
+    client: httpx2.Client
+    statuses: list[int]
+
+
+@pytest.fixture(scope="module")
+def bound(site: Site) -> Bound:
+    """Made before all tests of a site: what follows a binding begins some seconds later, and no test waits for it."""
+    client, key = site.browser(), DeviceKey()
+    offered = client.post(f"{site.place.base}/auth/login", json={**ADA, "mode": "session"})
+    proof = key.registration(challenge_in(offered.headers["secure-session-registration"]))
+    ours = {"origin": site.origin, "sec-fetch-site": "same-origin"}
+    register, refresh = (f"{site.place.base}/auth/device-binding{end}" for end in ("", "/refresh"))
+    registered = client.post(register, headers={**ours, "secure-session-response": proof})
+    ours["sec-secure-session-id"] = SessionToken.parse(client.cookies["__Host-dd_session"]).id
+    asked = client.post(refresh, headers=ours)
+    proof = key.proof(challenge_in(asked.headers["secure-session-challenge"]))
+    refreshed = client.post(refresh, headers={**ours, "secure-session-response": proof})
+    statuses = [answer.status_code for answer in (offered, registered, asked, refreshed)]
+    return Bound(client, statuses)
+
+
 @pytest.fixture(autouse=True)
-def _nothing_seen(site: Site) -> None:
+def _nothing_seen(site: Site, bound: Bound) -> None:
     site.seen.clear()
 
 
@@ -327,26 +352,14 @@ def test_f29_probes_stay_inside(site: Site) -> None:
         assert answer.status_code == 404, path
 
 
-def test_m05_a_browser_binds_its_session_and_comes_back_from_other_sites(site: Site) -> None:
+def test_m05_a_browser_binds_its_session_and_comes_back_from_other_sites(site: Site, bound: Bound) -> None:
     """The headers by which a browser binds its session pass each proxy. A link of another site leads to the page that
     loads it again, and with the proof the application answers. The copied cookie reaches nothing.
     """
-    site.signed_in()
-    client, key = site.browser(), DeviceKey()
-    body = {**ADA, "mode": "session"}
-    offered = client.post(f"{site.place.base}/auth/login", json=body)
-    session_id = SessionToken.parse(client.cookies["__Host-dd_session"]).id
-    ours = {"origin": site.origin, "sec-fetch-site": "same-origin"}
-    register, refresh = (f"{site.place.base}/auth/device-binding{end}" for end in ("", "/refresh"))
-    proof = key.registration(challenge_in(offered.headers["secure-session-registration"]))
-    assert client.post(register, headers={**ours, "secure-session-response": proof}).status_code == 200
-    asked = client.post(refresh, headers={**ours, "sec-secure-session-id": session_id})
-    assert asked.status_code == 403
-    proof = key.proof(challenge_in(asked.headers["secure-session-challenge"]))
-    ours["sec-secure-session-id"] = session_id
-    assert client.post(refresh, headers={**ours, "secure-session-response": proof}).status_code == 200
+    client = bound.client
+    assert bound.statuses == [200, 200, 403, 200], "a sign-in, a registration, a question for a proof, and the proof"
     assert client.get(f"{site.app}x").status_code == 200
-    bound = client.cookies.pop("__Host-dd_bound")
+    cookie = client.cookies.pop("__Host-dd_bound")
     # Requests that left before the browser had its first cookie are served for some seconds.
     eventually(lambda: client.get(f"{site.app}x").status_code == 401)
     site.seen.clear()
@@ -360,5 +373,5 @@ def test_m05_a_browser_binds_its_session_and_comes_back_from_other_sites(site: S
     again = client.get(f"{site.app}orders?page=2", headers={**link, "sec-fetch-site": "same-origin"})
     assert urlsplit(again.headers["location"]).path == "/login", "it does not go round"
     assert site.seen == []
-    client.cookies["__Host-dd_bound"] = bound
+    client.cookies["__Host-dd_bound"] = cookie
     assert client.get(f"{site.app}orders?page=2", headers={**link, "sec-fetch-site": "same-origin"}).status_code == 200

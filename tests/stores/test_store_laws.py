@@ -134,8 +134,8 @@ async def test_move_law(law, kinds, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "seed"),
     [
-        *(pytest.param("sqlite", n, marks=[] if n < 1 else pytest.mark.long) for n in range(20)),
-        *(pytest.param("postgres", n, marks=pytest.mark.long) for n in range(3)),
+        *(pytest.param("sqlite", n, marks=[] if n < 1 else pytest.mark.long) for n in range(8)),
+        *(pytest.param("postgres", n, marks=pytest.mark.long) for n in range(2)),
     ],
 )
 async def test_stores_agree(kind, seed, tmp_path):
