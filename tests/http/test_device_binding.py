@@ -644,3 +644,29 @@ async def test_q07_a_browser_that_proved_its_key_since_is_asked_nothing(mode: st
         world.clock.now += MINUTE
         browser.peer = "1.200.0.1"
         assert (await browser.uses(mode)).code == "step_up_required"
+
+
+@BOTH
+async def test_q07_a_thief_elsewhere_binds_nothing(mode: str) -> None:
+    """A client that is bound is asked nothing. So a copied sign-in, whose owner's browser binds none, must not be bound
+    to a thief's key, neither before it is in doubt nor then, and its page offers that to no one.
+    """
+    policy = replace(STANDARD, suspicion="standard")
+    async with a_world(policy=policy, countries=Countries()) as world:
+        await world.register()
+        for used in (False, True):
+            owner = Bound(world)
+            owner.peer = "145.97.39.155"
+            await owner.signed_in(mode)
+            assert (await owner.uses(mode)).status == 200
+            thief = Bound(world)
+            thief.jar, thief.csrf, thief.offer, thief.peer = dict(owner.jar), owner.csrf, owner.offer, "1.128.0.1"
+            world.clock.now += MINUTE
+            if used:
+                assert (await thief.uses(mode)).code == "step_up_required"
+            assert (await thief.register()).code == "step_up_required"
+            found = await world.store.session(owner.session_id)
+            assert found is not None and found[0].binding is None
+            if mode == "session":
+                shown = await thief.call("GET", "/auth/confirm", headers=[("accept", "text/html")])
+                assert shown.status == 200 and shown.header("secure-session-registration") is None

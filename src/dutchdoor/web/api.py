@@ -393,7 +393,7 @@ class Call:
             return response
         if any(name == OFFER for name, _ in response.headers):
             return response
-        asked = self.offer(caller.session, anew=False)
+        asked = [] if self.must_prove(caller.principal) else self.offer(caller.session, anew=False)
         if not asked:
             return response
         # A copy: the same response may be on its way to others.

@@ -13,11 +13,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from dutchdoor.errors import DeviceKeyRefused, InvalidToken, RateLimited, Unavailable
+from dutchdoor.errors import DeviceKeyRefused, InvalidToken, RateLimited, SessionInDoubt, Unavailable
+from dutchdoor.model.accounts import Account
 from dutchdoor.model.rate_limits import bucket_of
 from dutchdoor.model.refresh_tokens import RefreshToken
-from dutchdoor.model.sessions import Session, SessionToken
+from dutchdoor.model.sessions import Session, SessionToken, check_live
 from dutchdoor.services.device_binding import DEVICE_PROOFS, Ask, Ended, Find
+from dutchdoor.services.watching import Use
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.device_binding import REFRESH_PATH, REGISTER_PATH, Instructions, asks_for, instructions
 from dutchdoor.web.http import Response, json_response
@@ -39,6 +41,7 @@ async def bind_device(call: Call) -> Response:
     find = next((find for session_id, find in cookies if call.api.bindings.asked(proof, session_id)), None)
     if find is None:
         raise DeviceKeyRefused("its challenge is not one for this session")
+    await _look(call, *await find())
     bound = await call.api.bindings.register(find, proof, client=call.observed(), admit=_admit(call, alone=False))
     return _with_cookie(call, bound.session, bound.cookie, bound.max_age)
 
@@ -63,6 +66,18 @@ async def prove_device(call: Call) -> Response:
         refused = problem(DeviceKeyRefused(done.why))
         return Response(refused.status, [*refused.headers, asks_for(done.challenge, asked)], refused.body)
     return _with_cookie(call, done.session, done.cookie, done.max_age)
+
+
+async def _look(call: Call, session: Session, account: Account) -> None:
+    """Look at from where a key is registered, as at each use. A thief would bind a copied sign-in to a key of theirs,
+    and a client that is bound is asked nothing. Raises `SessionInDoubt`, `NotAuthenticated`.
+    """
+    check_live(session, account, call.authority.clock())
+    if call.authority.must_prove(session.id):
+        raise SessionInDoubt("a session in doubt is bound to no key")
+    by_cookie = session.mode == "session"
+    use = Use(session.subject, session, "", session.last_seen_at, session.client_id, by_cookie=by_cookie)
+    await call.authority.sight(use, call.observed())
 
 
 def _cookies(call: Call) -> list[tuple[str, Find]]:
