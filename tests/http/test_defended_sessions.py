@@ -11,7 +11,9 @@ from msgspec.structs import replace
 from tests.http.test_factors import code, enrolled
 from tests.http.world import FIREFOX, PASSWORD, PROXY, SESSION, Answer, Browser, Clock, World, a_world
 
-from dutchdoor.errors import StepUpRequired
+from dutchdoor import issuers
+from dutchdoor.errors import SessionInDoubt, StepUpRequired
+from dutchdoor.issuers.identity import Identity
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import DAY, HOUR, LONGEST_ACCESS, MINUTE, STANDARD
 from dutchdoor.model.sightings import KEPT_FOR, Network, Sightings
@@ -140,6 +142,20 @@ async def test_d09_a_thief_with_the_password_too_needs_the_second_factor(began: 
         assert (await owner.me()).json["acr"] == "aal2"
         assert (await thief.me()).code == "not_authenticated"
         assert await suspected(world) == [("refused", "step_up: too_fast")]
+
+
+async def test_d09_a_sign_in_that_is_in_doubt_meanwhile_links_nothing() -> None:
+    """The way to another issuer and back takes minutes. A thief's log-in there would outlive the session."""
+    async with watched() as world:
+        owner = await at_home(world)
+        account = await world.store.account_by_email(ADA)
+        assert account is not None
+        assert asks_again(await copied(owner, SYDNEY).me())
+        issuer = issuers.google(client_id="x", client_secret="y")
+        identity = Identity(issuer=issuer.url, subject="1", email="", email_verified=False, name="")
+        link = world.directory.identities.link
+        with pytest.raises(SessionInDoubt):
+            await link(account, owner.session_id, identity, issuer, client=Client())
 
 
 async def test_d09_an_issuer_that_asked_for_two_kinds_of_proof_is_enough() -> None:

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from dutchdoor.credentials.passkey import PASSKEY
 from dutchdoor.credentials.password import PASSWORD
-from dutchdoor.errors import IssuerRefused, NotAuthenticated, NotFound, Refused
+from dutchdoor.errors import IssuerRefused, NotAuthenticated, NotFound, Refused, SessionInDoubt
 from dutchdoor.issuers.identity import Identity
 from dutchdoor.issuers.issuer import Issuer
 from dutchdoor.model.accounts import Account, Credential
@@ -113,6 +113,7 @@ class Identities(Part):
         Raises:
             IssuerRefused: the identity belongs to another account.
             NotAuthenticated: the session ended, or the account changed, since they began.
+            SessionInDoubt: the session was used in a suspicious way since they began.
         """
 
         @retried(RACES, "linking the log-in")
@@ -121,6 +122,8 @@ class Identities(Part):
                 held = await self.authority.recall(session_id)
                 if held is None or held.session.subject != account.subject or held.session.ended_at is not None:
                     raise NotAuthenticated("the session ended meanwhile")
+                if self.authority.must_prove(session_id):
+                    raise SessionInDoubt("a sign-in in doubt links nothing")
             holder = await self.holder(identity)
             if holder is not None and holder.subject == account.subject:
                 return
