@@ -273,6 +273,20 @@ async def test_g34_adding_factors_is_limited() -> None:
         assert (refused.status, refused.code) == (429, "rate_limited")
         _, refused = await made(person)
         assert (refused.status, refused.code) == (429, "rate_limited")
+        refused = await person.call("POST", "/auth/factors/recovery-codes")
+        assert (refused.status, refused.code) == (429, "rate_limited")
+
+
+async def test_g34_renaming_passkeys_is_limited() -> None:
+    """Each writes an event."""
+    few = replace(DEFAULT_LIMITS.change_name_by_account, burst=2)
+    async with a_world(limits=replace(DEFAULT_LIMITS, change_name_by_account=few)) as world:
+        person, key, _ = await with_key(world)
+        named = [
+            (await person.call("POST", "/auth/passkeys/rename", json={"id": b64(key.id), "name": f"Key {n}"})).status
+            for n in range(3)
+        ]
+        assert named == [204, 204, 429]
 
 
 async def test_g34_a_new_passkey_in_place_of_an_old_one_is_asked_for_and_can_be_lost(world: World) -> None:

@@ -280,10 +280,11 @@ class Limits(msgspec.Struct, metaclass=Spelt, frozen=True, kw_only=True):
     change_email_by_account: Limit = Limit(name="change_email_by_account", count=5, per_seconds=DAY, burst=5)
     # Links that begin the waiting time for lost second factors. Each is a mail, and one is enough.
     lost_factors_by_account: Limit = Limit(name="lost_factors_by_account", count=3, per_seconds=DAY, burst=3)
-    # Changes of the name: each writes an event, which is kept for a year.
+    # Changes of the name, and of those of passkeys: each writes an event, which is kept for a year.
     change_name_by_account: Limit = Limit(name="change_name_by_account", count=20, per_seconds=HOUR, burst=10)
-    # Second factors that one account adds. Each writes events, and a reset reads all those of a week: a thief who adds
-    # and removes one again and again must not hide from it what was there before, or make it slow.
+    # Second factors that one account adds, and new recovery codes. Each writes events, and a reset reads all those of a
+    # week: a thief who adds and removes one again and again must not hide from it what was there before, or make it
+    # slow.
     factors_by_account: Limit = Limit(name="factors_by_account", count=40, per_seconds=DAY, burst=40)
     # Sign-ins that begin at another issuer: each stores a row until the browser is back.
     issuer_by_address: Limit = Limit(name="issuer_by_address", count=120, per_seconds=HOUR, burst=60)

@@ -241,11 +241,13 @@ class Factors(Part):
         Raises:
             NotFound: the account has no second factor that they could stand in for.
             StepUpRequired: the sign-in proved no second factor.
+            RateLimited: too many codes were made, or too many factors added.
         """
         factors, _ = await self.of(account.subject)
         if not factors:
             raise NotFound("no second factor", message=mark("The account has no second factor."))
         self._check_proved(amr)
+        await self.attempts.take([self._room(account)])
         now = self.clock()
         record, codes = self.codes.issue(account.subject, now)
         held = await self.store.get(Credential, account.subject, RECOVERY_CODE, "")

@@ -42,7 +42,7 @@ from dutchdoor.model.challenges import CHALLENGE_FOR
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.ids import encode
 from dutchdoor.model.one_time_tokens import OneTimeToken
-from dutchdoor.model.rate_limits import by_address
+from dutchdoor.model.rate_limits import bucket_of, by_address
 from dutchdoor.model.set_aside import SET_ASIDE, put_back, still_asked
 from dutchdoor.model.unicode_text import check_name
 from dutchdoor.services.part import Part, Shared
@@ -294,7 +294,9 @@ class Passkeys(Part):
         Raises:
             NotFound: the account has no such passkey.
             InvalidInput: the name is empty.
+            RateLimited: too many changes of names.
         """
+        await self.attempts.take([bucket_of(self.attempts.limits.change_name_by_account, account.subject)])
         record = await self.store.get(Credential, account.subject, PASSKEY, handle)
         if record is None:
             raise NotFound("no such passkey", message=mark("There is no such passkey."))
