@@ -482,6 +482,27 @@ async def test_d14_where_no_client_can_be_told_apart_nothing_is_done(caplog: pyt
         assert said[0].startswith("sessions are not watched: a client comes from no public address")
 
 
+@pytest.mark.parametrize("mode", ["session", "jwt"])
+async def test_d14_a_content_network_hides_no_thief(mode: str) -> None:
+    """Anyone can run a program at a content network, which sends the copied cookie from an address that looks like a
+    proxy that was not configured. But the owner came from a home. What a verifier reports of one shows nothing.
+    """
+    async with watched() as world:
+        owner = await at_home(world, mode)
+        assert (await owner.call("GET", "/auth/me", by_token=mode == "jwt")).status == 200
+        key = await world.add_verifier()
+        if mode == "jwt":
+            body = {"holder": "x" * 16, "wait_ms": 0, "seen": [(owner.access, f"{FRONT}/24")]}
+            assert (await world.call("POST", "/auth/revocations/poll", json=body, bearer=key)).status == 200
+            while revocations._looking:
+                await asyncio.wait(set(revocations._looking))
+            assert await suspected(world) == []
+        world.clock.now += MINUTE
+        thief = copied(owner, FRONT)
+        assert asks_again(await thief.call("GET", "/auth/me", by_token=mode == "jwt"))
+        assert await suspected(world) == [("refused", "step_up: hosting")]
+
+
 async def test_d15_a_hook_may_overrule() -> None:
     """`on_suspicion` gets what was found, and returns another reaction. None, an error or nonsense change nothing."""
     found: list[Suspected] = []

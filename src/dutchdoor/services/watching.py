@@ -35,7 +35,16 @@ from dutchdoor.model.sightings import (
     coarse_network,
     first_history,
 )
-from dutchdoor.model.suspicion import MANY_FAILURES, Assessment, Reaction, Suspected, assess, assess_sign_in, weaker
+from dutchdoor.model.suspicion import (
+    MANY_FAILURES,
+    TOGETHER,
+    Assessment,
+    Reaction,
+    Suspected,
+    assess,
+    assess_sign_in,
+    weaker,
+)
 from dutchdoor.revocation.log import COALESCE_ABOVE, Revocation
 from dutchdoor.services.endings import Endings
 from dutchdoor.services.hooks import announce
@@ -94,15 +103,21 @@ class Watching(Endings):
         """
         return self.fencing.node.log.doubts(id)
 
-    def _sighting_of(self, client: Client) -> Sighting | None:
-        """Return what a client is seen as; None where its address says nothing of it. Then nothing is watched."""
+    def _sighting_of(self, client: Client, *, rents: bool = False) -> Sighting | None:
+        """Return what a client is seen as; None where its address says nothing of it. Then nothing is watched. `rents`
+        says that a content network is seen as what it is to those who run programs there: a data centre.
+        """
         network = coarse_network(client.address)
-        networks = self.hooks.networks
-        found = networks.network(client.address) if network and networks is not None else Network()
-        if not network or found.kind == "front":
+        found = self._network_of(client) if network else Network()
+        if not network or (found.kind == "front" and not rents):
             self._say_hidden(client.address, found.provider)
             return None
-        return Sighting(network, client.country, browser_family(client.browser), found.kind, found.provider)
+        kind = "hosting" if found.kind == "front" else found.kind
+        return Sighting(network, client.country, browser_family(client.browser), kind, found.provider)
+
+    def _network_of(self, client: Client) -> Network:
+        networks = self.hooks.networks
+        return Network() if networks is None else networks.network(client.address)
 
     def _say_hidden(self, address: str, front: str) -> None:
         """Log once that clients look alike. Without the address: a log must not hold what an erased account leaves."""
@@ -165,7 +180,10 @@ class Watching(Endings):
             NotAuthenticated: the session or token was revoked.
             Unavailable: the store is out of reach.
         """
-        seen = self._sighting_of(client) if self.watches else None
+        # A verifier may stand behind another front than this server, and reports that of each client. And a server that
+        # got a front, which is not configured yet, must not mail all its users.
+        rents = at_most == "revoke" and self.policy.suspicion in TOGETHER
+        seen = self._sighting_of(client, rents=rents) if self.watches else None
         now = self.clock()
         if seen is not None:
             await self._look(use, seen, client, now, at_most)
@@ -178,6 +196,11 @@ class Watching(Endings):
             about = client
             kept = await self.store.get(Sightings, use.id)
             history = self._read(kept, use.session)
+            if history is None and self._network_of(client).kind == "front":
+                # It began there, too: a proxy that was not configured. Otherwise a thief has a program at a content
+                # network send the copy.
+                self._say_hidden(client.address, self._network_of(client).provider)
+                return
             if history is None:  # from before the watching began: this is the first place
                 history, decided = first_history(seen, now), Assessment("calm")
             elif _is_same(history.last, seen):
