@@ -30,6 +30,7 @@ BODIES: dict[str, Any] = {
     "/auth/login": {"email": ADA, "password": PASSWORD, "mode": "session"},
     "/auth/password": {"current_password": PASSWORD, "new_password": OTHER_PASSWORD},
     "/auth/reauthenticate": {"password": PASSWORD},
+    "/auth/reauthenticate/browser": {"challenge": "A" * 28, "signature": "A" * 86 + "=="},
     "/auth/devices": {"session": "others"},
     "/auth/password/strength": {"password": PASSWORD},
     "/auth/code": {"email": ADA},

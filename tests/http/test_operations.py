@@ -60,7 +60,7 @@ ELSEWHERE = {
     *("account_erased", "account_exported", "deletion_cancelled", "deletion_requested"),
     *("email_change_requested", "email_changed", "email_restored", "invitation_sent", "invitation_withdrawn"),
     "account_expired",
-    "session_suspected",
+    *("session_confirmed", "session_suspected"),
     "accounts_exported",
     *("client_added", "client_removed", "client_secret_changed", "key_exported", "account_imported"),
     *("password_rehashed", "refresh_impossible", "log_begun"),

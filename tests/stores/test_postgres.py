@@ -291,20 +291,22 @@ async def test_one_that_fails_late_fails_alone(store):
 
 
 async def test_d20_a_swap_by_the_version_before_leaves_the_binding(store, beside):
-    """While two versions run, a program that knows of no bindings changes a bound session and does not unbind it."""
+    """While two versions run, a program that knows of no bindings changes a bound session and does not unbind it. The
+    same holds for the key of a browser.
+    """
     ada = an_account("ada")
-    session = a_session(ada, binding="confirmed ES256 x ")
+    session = a_session(ada, binding="confirmed ES256 x ", browser_key="k")
     await store.commit(Add(ada), Add(session))
     await beside.execute(
         "SELECT dutchdoor.apply_1(jsonb_build_object('do', 'swap session', 'subject', $1::text, 'row', "
-        "to_jsonb(s) - 'binding' || '{\"generation\": 7}')) FROM dutchdoor.sessions s",
+        "to_jsonb(s) - 'binding' - 'browser_key' || '{\"generation\": 7}')) FROM dutchdoor.sessions s",
         ada.subject,
     )
     kept, _ = await store.session(session.id)
-    assert (kept.generation, kept.binding, kept.revision) == (7, session.binding, 1)
-    await store.commit(Swap(replace(kept, binding=None)))
+    assert (kept.generation, kept.binding, kept.browser_key, kept.revision) == (7, session.binding, "k", 1)
+    await store.commit(Swap(replace(kept, binding=None, browser_key=None)))
     kept, _ = await store.session(session.id)
-    assert kept.binding is None
+    assert (kept.binding, kept.browser_key) == (None, None)
 
 
 async def test_commits_that_meet_from_two_sides_do_not_wait_for_each_other(postgres_url, beside):

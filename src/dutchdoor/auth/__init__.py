@@ -377,6 +377,7 @@ class Auth:
             console=console,
             look=look,
             languages=self.directory.post.letters.languages,
+            key_cookie=cookies.key_name,
         )
         self.site = Site(
             edge=edge,

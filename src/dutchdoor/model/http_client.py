@@ -62,6 +62,8 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
     """The Accept-Language header, 400 characters at most: the language of a mail that this client asks for."""
     proved: ProvedKey | None = None
     """The key that it has proved to hold with this request (DPoP). A sign-in is bound to it."""
+    browser_key: str = ""
+    """The public key that the script of our pages has put into a cookie. A sign-in keeps it."""
 
     @property
     def device(self) -> str:

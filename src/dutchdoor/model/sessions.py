@@ -28,6 +28,7 @@ __all__ = [
     "check_live",
     "is_live",
     "principal_of",
+    "prolonged",
     "renew",
     "start",
     "to_end_for",
@@ -68,6 +69,9 @@ class Session(Struct, frozen=True, kw_only=True):
     end_reason: str = ""
     binding: str | None = None
     """The key of the client that the session is bound to, as `Binding` writes it; None for none."""
+    browser_key: str | None = None
+    """The public key that the browser's script brought to the sign-in, as `jose/browser_key.py` reads it; None for
+    none. No use of the session needs it."""
     revision: int = 0
 
     @property
@@ -111,6 +115,7 @@ def start(
     now: float,
     policy: Policy,
     binding: str | None = None,
+    browser_key: str | None = None,
 ) -> tuple[Session, SessionToken | None]:
     """Start a session from a proof. In the session mode, only the returned token holds the secret."""
     session_id = new_ordered_id(now)
@@ -139,6 +144,7 @@ def start(
             address=client.address,
             country=client.country,
             binding=binding,
+            browser_key=browser_key,
         ),
         token,
     )
@@ -180,6 +186,12 @@ def check_live(session: Session, account: Account, now: float) -> None:
         raise NotAuthenticated("session was idle too long")
     if not account.active:
         raise NotAuthenticated("account is disabled")
+
+
+def prolonged(session: Session, now: float, policy: Policy) -> Session:
+    """Return a session with the life that the policy gives it, after something has cut that short."""
+    expires_at = session.created_at + policy.absolute_for
+    return replace(session, expires_at=expires_at, idle_expires_at=min(now + policy.idle_for, expires_at))
 
 
 def touched(session: Session, now: float, policy: Policy) -> Session | None:

@@ -26,6 +26,7 @@ __all__ = [
     "NetworkKind",
     "NetworkReader",
     "Place",
+    "Question",
     "Sighting",
     "Sightings",
     "browser_family",
@@ -101,6 +102,13 @@ class Change(NamedTuple):
     at: float
 
 
+class Question(Struct, frozen=True, array_like=True):
+    """A use about which the owner is asked."""
+
+    seen: Sighting
+    reasons: tuple[str, ...]
+
+
 class History(Struct, frozen=True, array_like=True):
     """What one session or token was seen as, the newest last."""
 
@@ -108,6 +116,8 @@ class History(Struct, frozen=True, array_like=True):
     changes: tuple[Change, ...]
     reported: tuple[str, ...] = ()
     """Networks and countries that the owner got a mail about: there is no other."""
+    question: Question | None = None
+    """What the owner is asked about, while the session is in doubt."""
 
     @property
     def last(self) -> Sighting:
@@ -143,6 +153,10 @@ class History(Struct, frozen=True, array_like=True):
         countries = [place.sighting.country for place in self.places[-2:]]
         now = dict.fromkeys((*self.reported, *networks, *filter(None, countries)))
         return replace(self, reported=tuple(now)[-PLACES_AT_MOST:])
+
+    def asking(self, seen: Sighting, reasons: tuple[str, ...]) -> History:
+        """Return the history while the owner is asked about a use. It is no place of theirs yet."""
+        return replace(self, question=Question(seen, reasons))
 
     def encode(self) -> bytes:
         return _encode(self)

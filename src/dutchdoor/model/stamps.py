@@ -16,8 +16,9 @@ from dutchdoor.model.master_key import MasterKeys
 
 __all__ = ["Purpose", "Stamps"]
 
-Purpose = Literal["register", "refresh", "cookie"]
-"""A challenge for a registration, one for a refresh, and the bound cookie (`model/device_binding.py`)."""
+Purpose = Literal["register", "refresh", "cookie", "doubt"]
+"""A challenge for a registration, one for a refresh, and the bound cookie (`model/device_binding.py`); and a challenge
+for the key of a browser whose session is in doubt (`services/lifting.py`)."""
 
 _TIME_BYTES, _MAC_BYTES = 5, 16
 _CHARS: Final = 28

@@ -16,11 +16,12 @@ from typing import Final, Literal, TypeAlias, get_args
 
 from msgspec import Struct
 
-from dutchdoor.model.sightings import History, Place, Sighting
+from dutchdoor.model.sightings import History, Place, Question, Sighting
 from dutchdoor.model.travel import least_hours
 
 __all__ = [
     "MANY_FAILURES",
+    "OF_PLACE",
     "PRESETS",
     "TOGETHER",
     "Assessment",
@@ -30,6 +31,7 @@ __all__ = [
     "Suspicion",
     "assess",
     "assess_sign_in",
+    "may_answer",
     "stronger",
     "weaker",
 ]
@@ -97,6 +99,11 @@ TOGETHER: Final[frozenset[Suspicion]] = frozenset({"standard", "strict"})
 its cookies along to another browser in another country."""
 _OF_A_COUNTRY: Final[frozenset[Reason]] = frozenset({"too_fast", "new_country", "two_places"})
 """Reasons for which the owner gets one mail for a country, and not one for each network there."""
+OF_PLACE: Final[frozenset[str]] = frozenset({"too_fast", "new_country"})
+"""Reasons that say no more than where a session is: a browser that has its key has moved. Each of the others shows what
+a moving browser does not do (`other_browser`, `two_places`, `replayed`), or where a copied profile is put to use
+(`hosting`, `tor`).
+"""
 _FROM_AFAR: Final[frozenset[Reason]] = frozenset({"too_fast", "hosting", "tor"})
 
 TO_AND_FRO: Final = 8
@@ -207,6 +214,19 @@ def assess_sign_in(seen: Sighting, preset: Suspicion, *, familiar: Sequence[Plac
         found.append("failures")
     decided = _reacting(found, preset)
     return Assessment("record", decided.reasons) if decided.reaction != "calm" else CALM
+
+
+def may_answer(question: Question | None, seen: Sighting) -> bool:
+    """Whether the key of its browser may answer for a session in doubt, in place of its owner. `seen` is from where.
+
+    *A thief who copied the cookie* has no key, and is asked. *The owner, after a thief was seen elsewhere*: their
+    browser has the key, but the use in question was not theirs, so they are asked. Their proof starts another session,
+    and the copy is dead; an answer by the key would let the copy live.
+    """
+    if question is None or not question.reasons or not OF_PLACE.issuperset(question.reasons):
+        return False
+    asked = question.seen
+    return seen.country == asked.country and seen.browser == asked.browser and seen.kind not in _EXITS
 
 
 MANY_FAILURES: Final = 5

@@ -5,7 +5,9 @@ a lower epoch than an entry requires was issued before the change; any other tok
 time.
 
 An entry of the kind `doubt` revokes nothing yet: its session or token is refused until its owner proves again who they
-are (RFC 9470). No entry takes it back. The proof starts another session, whose id is not in doubt.
+are (RFC 9470). The proof starts another session, whose id is not in doubt. Where the browser itself has proved its key,
+a second entry of the same name lifts the doubt. Their numbers say which is the last word, and not their order: an even
+number doubts, an odd one lifts, and the highest counts. A verifier that knows only doubts goes on refusing.
 
 In memory and on the wire, an id is replaced by its name: 16 bytes of SHA-256 over the deployment's own salt, the kind
 and the id. A verifier learns from the log that a user signed out, but which user only if it has seen the token. A name
@@ -33,6 +35,8 @@ __all__ = [
     "Revocation",
     "RevocationLog",
     "coalesced",
+    "is_doubt",
+    "next_doubt",
 ]
 
 Kind = Literal["session", "subject", "token", "client", "key", "doubt"]
@@ -57,6 +61,18 @@ every verifier by revoking their own sessions."""
 FOR_EVER = math.inf
 
 
+def is_doubt(number: int) -> bool:
+    """Whether an entry of the kind `doubt` doubts by its number, and does not lift."""
+    return number >= 0 and number % 2 == 0
+
+
+def next_doubt(known: int, now: float) -> int:
+    """Return the number of a new doubt, above the `known` one. The time is in it, because what is known is dropped from
+    the log when it has expired, and a restored log may have lost it.
+    """
+    return max(int(now) // 2, known // 2 + 1) * 2
+
+
 class Revocation(Struct, frozen=True, kw_only=True):
     """One entry. The store assigns `seq`: dense and in the order of commits; 0 before that."""
 
@@ -64,7 +80,7 @@ class Revocation(Struct, frozen=True, kw_only=True):
     id: str
     """A session id, a subject, a `jti`, a client id, or a `kid`; of a doubt a session id or a `jti`."""
     min_epoch: int = 0
-    """For subjects and clients: the entry covers tokens with a lower epoch."""
+    """For subjects and clients: the entry covers tokens with a lower epoch. For a doubt, its number."""
     expires_at: float
     """When the last token the entry covers has expired. For a key, infinity: the key's thief chooses `exp`."""
     seq: int = 0
@@ -151,8 +167,10 @@ class _Names:
         return name
 
 
+_NO_DOUBT: Final = (-1, 0.0)
 _Mark: TypeAlias = tuple[int, float]
-"""The epoch an entry requires and when the entry expires. Few differ, and equal pairs are one object in memory."""
+"""The epoch an entry requires, or the number of a doubt, and when the entry expires. Few differ, and equal pairs are
+one object in memory."""
 
 
 class _Tables(NamedTuple):
@@ -266,12 +284,18 @@ class RevocationLog:
         mark = subjects.get(subject)
         if mark is not None and token.epoch < mark[0]:
             return "subject"
-        return "doubt" if doubts and self._names[_DOUBT](token.sid or token.jti) in doubts else None
+        if doubts and is_doubt(doubts.get(self._names[_DOUBT](token.sid or token.jti), _NO_DOUBT)[0]):
+            return "doubt"
+        return None
 
     def doubts(self, id: str) -> bool:
         """Return whether a session, or a token without one, is in doubt."""
+        return is_doubt(self.doubt_of(id))
+
+    def doubt_of(self, id: str) -> int:
+        """Return the number of the last doubt of a session or a token, or of what has lifted it; -1 for none."""
         doubts = self._tables.doubts
-        return bool(doubts) and self._names[_DOUBT](id) in doubts
+        return doubts.get(self._names[_DOUBT](id), _NO_DOUBT)[0] if doubts else -1
 
     def _mark(self, token: Bearer) -> _Marked:
         marked = self._old.get(token.jti)

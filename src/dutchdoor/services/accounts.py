@@ -53,6 +53,9 @@ from dutchdoor.services.step_up import StepUp
 
 __all__ = ["Directory"]
 
+ANSWERED_WITHIN = 60.0
+"""Seconds for which a mail about a session in doubt waits for the answer of its browser."""
+
 
 class Directory:
     """Accounts and passwords over one authority and its store."""
@@ -139,12 +142,25 @@ class Directory:
         if self.external is not None:
             self.external.close()
 
-    async def _notify_of_suspicion(self, subject: str, client: Client, reaction: Reaction) -> None:
+    async def _notify_of_suspicion(self, subject: str, client: Client, reaction: Reaction, answers: str) -> None:
+        if answers:
+            self.post.later(self._notify_unless_answered(subject, client, answers, self.clock()))
+            return
         account = await self.store.account(subject)
         if account is not None:
             letters = self.post.letters
             write = letters.used_elsewhere if reaction == "notify" else letters.use_refused
             self.post.notify(write, account, client, self.clock())
+
+    async def _notify_unless_answered(self, subject: str, client: Client, session_id: str, at: float) -> None:
+        """Mail the owner about a session in doubt if its browser does not answer for it: a mail about each journey is
+        one that people learn not to read.
+        """
+        await self.post.wait(ANSWERED_WITHIN)
+        await self.authority.fencing.follow()
+        account = await self.store.account(subject)
+        if account is not None and self.authority.must_prove(session_id):
+            self.post.notify(self.post.letters.use_refused, account, client, at)
 
     async def _notify_of_theft(self, account: Account, client: Client) -> None:
         self.post.notify(self.post.letters.sign_in_copied, account, client, self.clock())

@@ -16,14 +16,15 @@ from dutchdoor.model.accounts import Account
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.sessions import SessionToken
 from dutchdoor.services.endings import Found
+from dutchdoor.services.lifting import Lifting
 from dutchdoor.services.session_cache import Remembered, RememberedSessions
-from dutchdoor.services.watching import Use, Watching
+from dutchdoor.services.watching import Use
 from dutchdoor.stores.base import Copies, Swap
 
 __all__ = ["Checking"]
 
 
-class Checking(Watching):
+class Checking(Lifting):
     """An issuer that checks its sessions, and remembers them for a moment."""
 
     _remembered: RememberedSessions

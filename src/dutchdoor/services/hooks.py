@@ -68,8 +68,9 @@ class Hooks(Struct, kw_only=True):
     """A refresh token was used by two clients, and its session was revoked. Gets the account and the client that sent
     it.
     """
-    suspected: list[Callable[[str, Client, Reaction], Awaitable[None]]] = []
-    """A session was used in a suspicious way. Gets the subject, the client that used it, and what was done."""
+    suspected: list[Callable[[str, Client, Reaction, str], Awaitable[None]]] = []
+    """A session was used in a suspicious way. Gets the subject, the client that used it, what was done, and the id of
+    the session if its browser may still answer for it, else ""."""
     refreshed: list[Callable[[bool], None]] = []
     """A refresh token was exchanged, or refused. Gets which of the two: True if it was exchanged."""
     fence_waited: list[Callable[[str, float], None]] = []

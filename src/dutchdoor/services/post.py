@@ -37,6 +37,7 @@ class Post:
         self.transport, self.letters, self.attempts = transport, letters, attempts
         self.hooks, self.store, self.clock = authority.hooks, authority.store, authority.clock
         self._posting: set[asyncio.Task[None]] = set()
+        self._closing = asyncio.Event()
 
     async def send(self, write: Callable[..., Mail], address: str, **more: object) -> None:
         """Write a letter and give it to the transport. A thread writes it: in the event loop, other callers would wait
@@ -99,7 +100,14 @@ class Post:
         self._posting.add(task)
         task.add_done_callback(self._posting.discard)
 
+    async def wait(self, seconds: float) -> None:
+        """Wait for some seconds, or until `close` if that comes first."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), seconds)
+
     async def close(self) -> None:
         """Wait for mail that is being sent, a few seconds at most."""
+        self._closing.set()
         if self._posting:
             await asyncio.wait(self._posting, timeout=5)
+        self._closing = asyncio.Event()

@@ -34,7 +34,7 @@ from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import LONGEST_ACCESS
 from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
 from dutchdoor.model.sessions import Session
-from dutchdoor.revocation.log import Kind, Revocation
+from dutchdoor.revocation.log import Kind, Revocation, is_doubt
 from dutchdoor.revocation.node_messages import NodeRow, Renewed
 from dutchdoor.stores.base import Around, Change, End, EndAll, Known, Log, Remove, Revoke, Store, Swap
 
@@ -292,7 +292,7 @@ class Reapplying(Around):
                 name: EventName = "client_removed" if verifier is None else "verifier_removed"
                 record = event(name, now=now, client=_CLIENT, actor="system", client_id=lost.id, detail=row.name)
                 changes = [Remove(row), Log(record)]
-        elif lost.kind == "doubt":
+        elif lost.kind == "doubt" and is_doubt(lost.min_epoch):
             found = await store.session(lost.id)
             if found is not None and found[0].ended_at is None:
                 # As `watching` has it: the session does not outlive its doubt.

@@ -3,8 +3,9 @@
 Each verb works the same way: load the records, decide with a pure function that takes `now`, commit everything the
 decision asks for as one transaction, and answer. A verb that lost a race is tried again from its first line (`retry`).
 An authority has layers, a file each: `tokens` has its keys and access tokens, `endings` revokes, `watching` looks at
-how sessions are used, `checking` finds the session of a cookie, `presenting` hands out what proves one, `starting`
-starts it, and `refreshing` keeps it. This file puts them together over a store.
+how sessions are used, `lifting` lets a browser answer for its own, `checking` finds the session of a cookie,
+`presenting` hands out what proves one, `starting` starts it, and `refreshing` keeps it. This file puts them together
+over a store.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from contextlib import suppress
 from msgspec.structs import replace
 
 from dutchdoor.errors import Conflict, NotAuthenticated, SessionLimitReached, Unavailable
+from dutchdoor.jose.browser_key import is_browser_key
 from dutchdoor.model import sessions
 from dutchdoor.model.accounts import Account, external_account
 from dutchdoor.model.audit_events import AuditEvent, event, session_event
@@ -74,6 +75,10 @@ class Starting(Presenting):
         known = account
         first = True
         binding = self._binding(mode, client, inside)
+        # Only here, where someone has just proved who they are: a thief of the cookie can bring no key later.
+        browser_key = client.browser_key if is_browser_key(client.browser_key) else None
+        if browser_key is None and inside is not None:
+            browser_key = inside.browser_key
 
         async def once() -> SignedIn:
             nonlocal known, first
@@ -129,6 +134,7 @@ class Starting(Presenting):
                     now=now,
                     policy=self.policy,
                     binding=None if binding is None else binding.text(),
+                    browser_key=browser_key,
                 )
                 changes += [Add(session), *(beside(session) if beside else ())]
                 if inside is not None:

@@ -4,7 +4,7 @@ A sign-in writes where it was proved. Each use is compared with the one before i
 `model/suspicion.py`, written to the history, and answered: it is recorded, or the owner gets a mail, or must prove
 again who they are, or the session ends. A session that must be proved again is refused by an entry in the revocation
 log, at every node and every verifier, and lives for at most an hour more. The proof starts another session, and ends
-this one.
+this one. Where nothing but its place is in question, its browser may answer (`services/lifting.py`).
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from dutchdoor.model.sightings import (
 )
 from dutchdoor.model.suspicion import (
     MANY_FAILURES,
+    OF_PLACE,
     TOGETHER,
     Assessment,
     Reaction,
@@ -45,7 +46,7 @@ from dutchdoor.model.suspicion import (
     assess_sign_in,
     weaker,
 )
-from dutchdoor.revocation.log import COALESCE_ABOVE, Revocation
+from dutchdoor.revocation.log import COALESCE_ABOVE, Revocation, next_doubt
 from dutchdoor.services.endings import Endings
 from dutchdoor.services.hooks import announce
 from dutchdoor.services.retry import ENDINGS, retried
@@ -149,15 +150,21 @@ class Watching(Endings):
             decided = assess_sign_in(seen, self.policy.suspicion, familiar=places, failures=failures)
             if decided.reaction != "calm":
                 changes.append(Log(_record(account.subject, "", "", client, now, decided)))
-        proved = first_history(seen, now) if known is None else known.moved(seen, now, last_use=now, proved=True)
-        if kept is None:
-            changes.append(Add(_kept(account.subject, account.subject, proved, now + KEPT_FOR)))
-        elif known is None or not known.has_proved(seen.network) or kept.expires_at < now + KEPT_FOR - DAY:
-            changes.append(Swap(replace(kept, history=proved.encode(), expires_at=now + KEPT_FOR)))
+        changes += self._proving(account.subject, kept, seen, now)
         before = None if inside is None else await self._history_of(inside.id, inside)
         if before is None:
             return first_history(seen, now), changes
         return before.moved(seen, now, last_use=now, proved=True), changes
+
+    def _proving(self, subject: str, kept: Sightings | None, seen: Sighting, now: float) -> list[Change]:
+        """Return what makes a place familiar to an account, whose places are in `kept`."""
+        known = None if kept is None else kept.read()
+        proved = first_history(seen, now) if known is None else known.moved(seen, now, last_use=now, proved=True)
+        if kept is None:
+            return [Add(_kept(subject, subject, proved, now + KEPT_FOR))]
+        if known is None or not known.has_proved(seen.network) or kept.expires_at < now + KEPT_FOR - DAY:
+            return [Swap(replace(kept, history=proved.encode(), expires_at=now + KEPT_FOR))]
+        return []
 
     def _beginning(self, id: str, subject: str, history: History | None, expires_at: float) -> list[Change]:
         """Return what stores the history that a session or a token begins with. A session that began here needs none:
@@ -222,7 +229,7 @@ class Watching(Endings):
                 if "two_places" in decided.reasons and history.last.country != seen.country:
                     about = Client(country=history.last.country)  # here is the owner, back in a place of theirs
                 if decided.reaction in _REFUSING:
-                    await self._refuse(use, about, now, decided, may_end=at_most == "revoke")
+                    await self._refuse(use, seen, about, now, decided, may_end=at_most == "revoke")
                     decided = replace(decided, reaction="record")  # no room for a doubt, and it may not be ended
                 history = history.moved(seen, now, last_use=last_use)
                 if decided.reaction == "notify":
@@ -282,12 +289,7 @@ class Watching(Endings):
     ) -> bool:
         """Write the change of a history, with its audit event. Returns False if another request wrote one meanwhile."""
         ends = now + LONGEST_ACCESS if use.session is None else use.session.expires_at
-        expires_at = min(now + KEPT_FOR, ends)
-        changes: list[Change]
-        if kept is None:
-            changes = [Add(_kept(use.id, use.subject, history, expires_at))]
-        else:
-            changes = [Swap(replace(kept, history=history.encode(), expires_at=expires_at))]
+        changes = self._keeping(use.id, use.subject, kept, history, min(now + KEPT_FOR, ends))
         if decided.reaction != "calm":
             changes.append(Log(_recorded(use, client, now, decided)))
         try:
@@ -295,26 +297,37 @@ class Watching(Endings):
         except Conflict:
             return False
         if decided.reaction == "notify":
-            await announce(self.hooks.suspected, use.subject, client, decided.reaction)
+            await announce(self.hooks.suspected, use.subject, client, decided.reaction, "")
         return True
+
+    def _keeping(
+        self, id: str, subject: str, kept: Sightings | None, history: History, expires_at: float
+    ) -> list[Change]:
+        if kept is None:
+            return [Add(_kept(id, subject, history, expires_at))]
+        return [Swap(replace(kept, history=history.encode(), expires_at=expires_at))]
 
     # Refusing
 
-    async def _refuse(self, use: Use, client: Client, now: float, decided: Assessment, *, may_end: bool) -> None:
+    async def _refuse(
+        self, use: Use, seen: Sighting, client: Client, now: float, decided: Assessment, *, may_end: bool
+    ) -> None:
         """Refuse a session or a token at every node and every verifier, and this request with it. Returns only where
         there is no room for another doubt of the account, and `may_end` is False: a verifier that lies ends nothing.
         """
-        if decided.reaction == "step_up" and await self._doubt(use, client, now, decided):
-            await announce(self.hooks.suspected, use.subject, client, "step_up")
+        if decided.reaction == "step_up" and await self._doubt(use, seen, client, now, decided):
+            has_key = use.session is not None and use.session.browser_key is not None
+            answers = use.id if has_key and OF_PLACE.issuperset(decided.reasons) else ""
+            await announce(self.hooks.suspected, use.subject, client, "step_up", answers)
             raise SessionInDoubt(f"used in a suspicious way: {', '.join(decided.reasons)}")
         if not may_end:
             return
         if await self._revoke(use, client, now, decided):
-            await announce(self.hooks.suspected, use.subject, client, "revoke")
+            await announce(self.hooks.suspected, use.subject, client, "revoke", "")
         raise NotAuthenticated(f"revoked, used in a suspicious way: {', '.join(decided.reasons)}")
 
     @retried(ENDINGS, "asking for another proof")
-    async def _doubt(self, use: Use, client: Client, now: float, decided: Assessment) -> bool:
+    async def _doubt(self, use: Use, seen: Sighting, client: Client, now: float, decided: Assessment) -> bool:
         """Refuse a session or a token until its owner proves again. Returns False if it has to be revoked instead: an
         account must not fill every verifier's memory with doubts.
 
@@ -323,10 +336,8 @@ class Watching(Endings):
         """
         # Its record first, and then the log: who committed before the record was read is in the log, and who commits
         # after that makes this commit conflict.
-        session, kept = None, None
-        if use.session is None:
-            kept = await self.store.get(Sightings, use.id)
-        else:
+        session, kept = None, await self.store.get(Sightings, use.id)
+        if use.session is not None:
             found = await self.store.session(use.session.id)
             if found is None or found[0].ended_at is not None:
                 raise NotAuthenticated("the session ended meanwhile")
@@ -338,13 +349,17 @@ class Watching(Endings):
             return False
         # It ends with its doubt, or it would be accepted again when the log drops the entry.
         until = now + LONGEST_ACCESS
-        entry = Revocation(kind="doubt", id=use.id, expires_at=until, subject=use.subject)
+        number = next_doubt(self.log.doubt_of(use.id), now)
+        entry = Revocation(kind="doubt", id=use.id, min_epoch=number, expires_at=until, subject=use.subject)
         changes: list[Change] = [ExpectFew(use.subject, COALESCE_ABOVE, now), Revoke(entry)]
         if session is not None:
             ends = min(session.expires_at, until)
             changes.append(Swap(replace(session, expires_at=ends, idle_expires_at=min(session.idle_expires_at, ends))))
-        elif kept is not None:
-            changes.append(Swap(kept))
+        history = self._read(kept, session)
+        if history is not None:
+            asking = history.asking(seen, decided.reasons)
+            ends = now + KEPT_FOR if session is None else session.expires_at
+            changes += self._keeping(use.id, use.subject, kept, asking, min(now + KEPT_FOR, ends))
         await self.store.commit(*changes, Log(_recorded(use, client, now, decided)))
         return True
 

@@ -71,7 +71,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
 SESSION_COLUMNS: Final = (
     "hybrid", "client_id", "scope", "secret_hash", "salt", "master_key_id", "epoch", "amr", "auth_time", "created_at",
     "last_seen_at", "idle_expires_at", "expires_at", "generation", "sibling", "parent_sibling", "rotated_at",
-    "sibling_at", "fingerprint", "device", "address", "country", "end_reason", "binding",
+    "sibling_at", "fingerprint", "device", "address", "country", "end_reason", "binding", "browser_key",
 )  # fmt: skip
 """All but id, account, ended_at and revision, which no swap writes as they stand."""
 ACCOUNT_COLUMNS: Final = (
@@ -99,7 +99,7 @@ def session_values(session: Session) -> Row:
         session.master_key_id, session.epoch, joined(session.amr), session.auth_time, session.created_at,
         session.last_seen_at, session.idle_expires_at, session.expires_at, session.generation, session.sibling,
         session.parent_sibling, session.rotated_at, session.sibling_at, session.fingerprint, session.device,
-        session.address, session.country, session.end_reason, session.binding,
+        session.address, session.country, session.end_reason, session.binding, session.browser_key,
     )  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def read_session(id: str, row: Row) -> tuple[Session, Account]:
     (
         _, hybrid, client_id, scope, secret_hash, salt, master_key_id, epoch, amr, auth_time, created_at,
         last_seen_at, idle_expires_at, expires_at, generation, sibling, parent_sibling, rotated_at, sibling_at,
-        fingerprint, device, address, country, end_reason, binding, ended_at, revision,
+        fingerprint, device, address, country, end_reason, binding, browser_key, ended_at, revision,
         subject, email, address_typed, name, roles, active, email_verified_at, account_epoch, account_created_at,
         account_revision,
     ) = row  # fmt: skip
@@ -142,6 +142,7 @@ def read_session(id: str, row: Row) -> tuple[Session, Account]:
         ended_at=ended_at,
         end_reason=end_reason,
         binding=binding,
+        browser_key=browser_key,
         revision=revision,
     )
     account = Account(

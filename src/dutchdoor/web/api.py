@@ -257,7 +257,7 @@ class Call:
             agent = self.request.header(b"user-agent") or ""
             languages = self.request.header_list(b"accept-language") or ""
             seen = observe(self.request.client, agent, languages, devices=site.devices, countries=site.countries)
-            self.client = seen if self.proved is None else replace(seen, proved=self.proved)
+            self.client = replace(seen, proved=self.proved, browser_key=self.cookies.key(self.request.cookie()))
         return self.client
 
     def csrf_token(self, session_id: str) -> str:
@@ -371,9 +371,15 @@ class Call:
 
     def offer(self, session: Session | None, *, anew: bool = True) -> list[Header]:
         """Ask the browser to bind a `session` to its device, if it is to be asked. `anew` says that the answer sets the
-        cookie of a new sign-in.
+        cookie of a new sign-in. That sign-in has taken the key which the browser brought, so the next one gets another.
         """
-        if session is None or not self.cookies.secure:  # browsers bind nothing without TLS
+        if session is None:
+            return []
+        taken = self.cookies.clear_key(self.request.cookie()) if anew else None
+        return [*([] if taken is None else [taken]), *self._offer(session, anew=anew)]
+
+    def _offer(self, session: Session, *, anew: bool) -> list[Header]:
+        if not self.cookies.secure:  # browsers bind nothing without TLS
             return []
         cookie = "" if anew else self.cookies.bound(self.request.cookie())
         challenge = self.api.bindings.challenge_for(session, anew=anew, cookie=cookie)

@@ -16,7 +16,7 @@ hold our name, unclosed quotes, and commas; their name may be `$Version`. RFC 21
 an RFC 2109 parser may find a cookie of our name inside another one. Browsers never implemented RFC 2109, and nothing
 here parses it: no value is taken from inside another cookie, and none is refused for what another cookie holds.
 
-Left out: a general cookie parser. We read eleven names.
+Left out: a general cookie parser. We read twelve names.
 """
 
 from __future__ import annotations
@@ -58,13 +58,28 @@ class Cookies:
     basket. `refresh`, `mark` (which browsers an account signed in from), `remembered` (which of them skip the second
     factor), `step` (a sign-in that is not finished), `issuer` (one that is under way at another issuer) and `browser`
     (which one a passkey's challenge was given to) are needed only by our own pages, and are Strict. `bound` (a fresh
-    proof of the browser's device) is like the one that it stands beside, `session` or `refresh`.
+    proof of the browser's device) is like the one that it stands beside, `session` or `refresh`. `key` is set by
+    the script of our pages: a public key for the next sign-in. Another script of this host could set it, too, and over
+    plain HTTP a sibling host: so it is taken at a sign-in alone, and no use of a session needs it.
     """
 
     __slots__ = (
-        "_bound", "_bound_strictly", "_browser", "_issuer", "_mark", "_refresh", "_registrant", "_remembered",
-        "_session", "_step", "_visitor",
-        "bound_name", "secure", "session_name",
+        "_bound",
+        "_bound_strictly",
+        "_browser",
+        "_issuer",
+        "_key",
+        "_mark",
+        "_refresh",
+        "_registrant",
+        "_remembered",
+        "_session",
+        "_step",
+        "_visitor",
+        "bound_name",
+        "key_name",
+        "secure",
+        "session_name",
     )  # fmt: skip
 
     def __init__(self, *, secure: bool, prefix: str = PREFIX) -> None:
@@ -89,6 +104,8 @@ class Cookies:
         self._step = _Kind(f"{host}{prefix}step", end + b"; SameSite=Strict")
         self._browser = _Kind(f"{host}{prefix}browser", end + b"; SameSite=Strict")
         self._issuer = _Kind(f"{host}{prefix}issuer", end + b"; SameSite=Strict")
+        self.key_name = f"{host}{prefix}key"
+        self._key = _Kind(self.key_name, b"; Path=/" + flag + b"; SameSite=Strict")
 
     def present(self, line: bytes) -> Presented:
         """Find the session and the refresh cookie in the result of `Request.cookie()`."""
@@ -191,6 +208,17 @@ class Cookies:
             return self._issuer.find(line) or ""
         except AmbiguousCookie:
             return ""
+
+    def key(self, line: bytes) -> str:
+        """Find the public key that the browser brings to a sign-in. "" if there is none, or it is ambiguous."""
+        try:
+            return self._key.find(line) or ""
+        except AmbiguousCookie:
+            return ""
+
+    def clear_key(self, line: bytes) -> Header | None:
+        """Clear the public key that a sign-in has taken, if the request has one."""
+        return self._key.cleared if self._key.every(line) else None
 
     def set_session(self, value: str, *, max_age: float) -> Header:
         """Set the session cookie. `max_age`: seconds the browser keeps it; the server decides anyway."""

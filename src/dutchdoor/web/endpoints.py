@@ -11,6 +11,7 @@ from dutchdoor.web import (
     admin_programs,
     admin_webhooks,
     auth_routes,
+    browser_key_routes,
     device_binding_routes,
     factor_routes,
     issuer_routes,
@@ -30,6 +31,7 @@ __all__ = ["ROUTES"]
 
 ROUTES: Final[tuple[Route, ...]] = (
     *auth_routes.ROUTES,
+    *browser_key_routes.ROUTES,
     *device_binding_routes.ROUTES,
     *account_routes.ROUTES,
     *factor_routes.ROUTES,

@@ -117,6 +117,15 @@ class Reauthentication(Body, frozen=True):
     token: OneTime | UnsetType = UNSET
 
 
+class BrowserAnswer(Body, frozen=True):
+    """What the key of a browser has signed, for a session in doubt."""
+
+    challenge: Annotated[str, Meta(max_length=28, description="The challenge of the page.")]
+    signature: Annotated[
+        bytes, Meta(min_length=64, max_length=64, description="The signature of it by ECDSA with P-256 and SHA-256.")
+    ]
+
+
 class NextStep(Body, frozen=True):
     """The next proof of a sign-in that is not finished. A browser's form leaves the token in its cookie."""
 

@@ -100,10 +100,10 @@ async def changes_apply_in_order(store: Store) -> None:
     assert await is_refused(store, Add(session), Add(ada))
     await store.commit(
         Add(ada), Expect(ada.subject, 0), Swap(replace(ada, epoch=1)), Expect(ada.subject, 1), Add(session), Add(token),
-        Take(token), Swap(session), Swap(replace(session, revision=1, generation=5, binding="b")),
+        Take(token), Swap(session), Swap(replace(session, revision=1, generation=5, binding="b", browser_key="k")),
         End(session.id, "logout", NOW),
     )  # fmt: skip
-    kept = replace(session, generation=5, binding="b", ended_at=NOW, end_reason="logout", revision=3)
+    kept = replace(session, generation=5, binding="b", browser_key="k", ended_at=NOW, end_reason="logout", revision=3)
     assert await store.session(session.id) == (kept, replace(ada, epoch=1, revision=1))
     assert await store.get(OneTimeToken, token.id) is None
 

@@ -138,6 +138,7 @@ async def what_is_written_is_what_is_read(store: Store) -> None:
             ended_at=at if n % 3 else None,
             end_reason=text,
             binding=text if n % 2 else None,
+            browser_key=None if n % 2 else text,
         )
         credential = replace(a_credential(person, handle=text), method=text, proof=text, created_at=at)
         token = replace(

@@ -90,6 +90,7 @@ SENTENCES: Mapping[EventName, Sentence] = {
     "refresh_impossible": Sentence(mark("A forged sign-in was used. It was ended"), look=True),
     "refresh_wrong_client": Sentence(mark("Another program tried to use a sign-in, and was refused"), look=True),
     "session_bound": Sentence(mark("A sign-in was bound to its device")),
+    "session_confirmed": Sentence(mark("This browser showed that a sign-in is still its own, in %(where)s")),
     "session_ended": Sentence(mark("A sign-in ended")),
     "session_suspected": Sentence(
         mark("A sign-in was used in another way than before, from %(where)s. Was it you?"), look=True

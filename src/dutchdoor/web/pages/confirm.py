@@ -61,7 +61,12 @@ class ConfirmForm(OwnForm):
     """Proves the password again, and goes on to where one came from."""
 
     async def show(self, call: Call) -> Response:
-        return await self._show(call, call.query)
+        _, session = await call.holding()
+        asks = "" if session is None else await call.authority.challenge_for_browser(session, call.observed())
+        key = "" if session is None else session.browser_key or ""
+        # The browser first, and its owner only if it cannot answer. Not on a page that says what was wrong: it has been
+        # asked.
+        return await self._show(call, call.query, challenge=asks, key=key, goes_to=self.pages.after(call, call.query))
 
     async def _show(self, call: Call, fields: Mapping[str, str], status: int = 200, **values: Any) -> Response:
         # A login is written again by hand: dutchdoor knows the application's users by their ids alone.
@@ -94,6 +99,7 @@ class ConfirmForm(OwnForm):
             "can_mail": can_mail,
             "linked": linked,
             "proved_at": call.required.principal.auth_time,
+            "challenge": "",
             "in_doubt": in_doubt,
             **values,
         }

@@ -30,6 +30,7 @@ def static(content: bytes, content_type: str) -> StaticFile:
 STATIC: Mapping[str, StaticFile] = {
     "/assets/page.css": static((_STATIC / "page.css").read_bytes(), "text/css; charset=utf-8"),
     "/assets/page.js": static((_STATIC / "page.js").read_bytes(), "text/javascript; charset=utf-8"),
+    "/assets/key.js": static((_STATIC / "key.js").read_bytes(), "text/javascript; charset=utf-8"),
     "/assets/passkey.js": static((_STATIC / "passkey.js").read_bytes(), "text/javascript; charset=utf-8"),
     "/assets/door.svg": static((_STATIC / "door.svg").read_bytes(), "image/svg+xml"),
     "/auth/client.js": static((_CLIENT / "client.min.js").read_bytes(), "text/javascript; charset=utf-8"),

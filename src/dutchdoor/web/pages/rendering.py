@@ -25,17 +25,25 @@ def render(
     base: str = "",
     product: str = "dutchdoor",
     look: Look = PLAIN,
+    key_cookie: str = "",
     **values: Any,
 ) -> bytes:
     """Render the template of this name as UTF-8, in a language, and with the `look` of the site. `base` is the base
-    path of the API, and `product` the name of the product. `docs` needs `document`, the OpenAPI document as a dict.
+    path of the API, `product` the name of the product, and `key_cookie` that of the cookie with the key of the browser.
+    `docs` needs `document`, the OpenAPI document as a dict.
 
     Raises:
         jinja2.UndefinedError: a value is missing.
     """
     if name == "docs":
         values["api"] = outline(values["document"])
-    values |= {"base": base, "product": product, "logo": look.logo, "has_sheet": look.has_sheet}
+    values |= {
+        "base": base,
+        "product": product,
+        "logo": look.logo,
+        "has_sheet": look.has_sheet,
+        "key_cookie": key_cookie,
+    }
     values["asset"] = partial(look.asset, base)
     templates = page_templates(language, look.templates)
     return templates.get_template(f"{name}.html").render(values).encode()

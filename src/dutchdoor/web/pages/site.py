@@ -87,11 +87,13 @@ class Pages:
         console: bool,
         languages: Languages,
         look: Look,
+        key_cookie: str,
     ) -> None:
         """`home` is where people go who came from nowhere, and `sign_in_page` where they sign in: here, or on a page of
         the application. `registration` says whether people create accounts without being signed in, and `issuers`
         by which other log-ins they come. The logins of an application with `own_users` need not be addresses.
         `own_roles` says that it also decides on the roles, and `console` whether administrators have pages here.
+        `key_cookie` is the name of the cookie by which a browser brings a public key to a sign-in.
         """
         self.base, self.home, self.sign_in_page = base, home, sign_in_page
         self.own_users, self.own_roles, self.console, self.languages = own_users, own_roles, console, languages
@@ -103,6 +105,7 @@ class Pages:
             "issuers": issuers,
             "own_users": own_users,
             "console": console,
+            "key_cookie": key_cookie,
         }
 
     def show(
