@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,8 +44,11 @@ settings.register_profile("long", deadline=None, max_examples=100)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Try few examples of each property where the long tests do not run."""
+    """Try few examples of each property where the long tests do not run, and let Ctrl-C end what tests start."""
     settings.load_profile("short" if "not long" in config.option.markexpr else "long")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell's background job ignores Ctrl-C, and so would every program that tests start and stop by it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     keep_temporary_files_in_memory()
 
 
