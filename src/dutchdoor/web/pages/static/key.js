@@ -17,7 +17,8 @@ async function keys(mode) {
   return (await result(opening)).transaction("keys", mode).objectStore("keys");
 }
 
-// Keep a new key for the next sign-in, which takes the cookie away.
+// Keep a new key for the next sign-in, which takes the cookie away. Until then it stays the next one: who often opens the
+// sign-in page must not lose the key of their session.
 async function make() {
   if (document.cookie.split("; ").some((each) => each.startsWith(`${NAME}=`))) return;
   const { publicKey, privateKey } = await crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-256" }, false, ["sign"]);
@@ -26,7 +27,7 @@ async function make() {
   const number = await result(kept.add({ name: `${x}.${y}`, privateKey }));
   kept.delete(IDBKeyRange.upperBound(number - KEPT));
   const secure = NAME.startsWith("__Host-") ? "; Secure" : "";
-  document.cookie = `${NAME}=${x}.${y}; Path=/; SameSite=Strict; Max-Age=86400${secure}`;
+  document.cookie = `${NAME}=${x}.${y}; Path=/; SameSite=Strict; Max-Age=2592000${secure}`;
 }
 
 async function answer({ challenge, key, csrf, answer, to }) {
