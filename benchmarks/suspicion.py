@@ -24,7 +24,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from dutchdoor.model.policy import DAY, HOUR, MINUTE, STANDARD
 from dutchdoor.model.sightings import AGAIN_AFTER, History, NetworkKind, Place, Sighting, first_history
-from dutchdoor.model.suspicion import Assessment, Reaction, Suspicion, assess
+from dutchdoor.model.suspicion import OF_PLACE, Assessment, Reaction, Suspicion, assess
 from dutchdoor.model.travel import least_hours
 from dutchdoor.services.seen_lately import SeenLately
 from dutchdoor.web.api import carried_by
@@ -258,6 +258,8 @@ class Honest(NamedTuple):
     """People who got a mail."""
     revoked: int
     why: Counter[str]
+    by_place: int
+    """Sessions without a VPN that were asked, each time for their place alone: their browser can answer."""
 
 
 def honest(
@@ -265,7 +267,7 @@ def honest(
 ) -> Honest:
     """Let honest people live for a month."""
     draw, networks = random.Random(seed), Networks()
-    sessions = vpn_sessions = asked = vpn_asked = most = most_unknown = mailed = revoked = 0
+    sessions = vpn_sessions = asked = vpn_asked = most = most_unknown = mailed = revoked = by_place = 0
     why: Counter[str] = Counter()
     for _ in range(people):
         person, familiar = Person(draw, networks, all_known=all_known), list[Place]()
@@ -275,7 +277,7 @@ def honest(
             list(person.uses(phone=phone)) for phone in (True, False)[: 1 + (draw.random() < SECOND_SESSION / 100)]
         ]
         watched: list[Watched | None] = [None] * len(lives)
-        here = [False] * len(lives)
+        here, place_alone = [False] * len(lives), [True] * len(lives)
         for use, number in sorted(
             ((use, number) for number, life in enumerate(lives) for use in life), key=lambda each: each[0].at
         ):
@@ -288,19 +290,21 @@ def honest(
             mails += decided.reaction == "notify"
             if decided.reaction in REFUSED:
                 here[number] |= decided.reaction == "step_up"
+                place_alone[number] &= decided.reaction == "step_up" and OF_PLACE.issuperset(decided.reasons)
                 times += decided.reaction == "step_up" and use.seen.network not in abroad
                 revoked += decided.reaction == "revoke"
                 session.prove(use)
         sessions += len(lives)
         vpn_sessions += len(lives) * person.uses_vpn
         asked += 0 if person.uses_vpn else sum(here)
+        by_place += 0 if person.uses_vpn else sum(a and b for a, b in zip(here, place_alone, strict=True))
         vpn_asked += sum(here) if person.uses_vpn else 0
         mailed += bool(mails)
         if person.knows_vpn:
             most = max(most, times)
         elif person.uses_vpn:
             most_unknown = max(most_unknown, times)
-    return Honest(sessions, vpn_sessions, asked, vpn_asked, most, most_unknown, mailed, revoked, why)
+    return Honest(sessions, vpn_sessions, asked, vpn_asked, most, most_unknown, mailed, revoked, why, by_place)
 
 
 Thief = Literal[
@@ -319,6 +323,9 @@ STRIKES_AFTER: Final = 20 * MINUTE
 """The mean from the owner's use in which the copy was taken to the thief's first one. The patient thief waits."""
 IMITATES: Final = 70
 """Thieves in a hundred who send the owner's User-Agent."""
+WITH_KEY = 95
+"""Sessions in a hundred that have the key of their browser until they end: they began on our pages, with a script, and
+the browser has kept its storage. An assumption: it depends on how an application signs people in."""
 STAYS: Final = 24 * HOUR
 TOKEN_LIVES: Final = STANDARD.access_for / MINUTE
 REPORTED_AFTER: Final = 2.5 / 60
@@ -401,8 +408,18 @@ def thief_at(kind: Thief, person: Person, owner: Sighting, draw: random.Random) 
     return Sighting(seen.network, seen.country, browser, seen.kind, seen.provider)
 
 
-def play(theft: Theft, preset: Suspicion, caught: Caught, *, by_cookie: bool, overrule: Overrule | None = None) -> None:
-    """Let a theft happen under a preset."""
+def play(
+    theft: Theft,
+    preset: Suspicion,
+    caught: Caught,
+    *,
+    by_cookie: bool,
+    overrule: Overrule | None = None,
+    has_key: bool = False,
+) -> None:
+    """Let a theft happen under a preset. With `has_key`, the thief has copied the whole profile of the browser, and
+    answers for it where a browser may.
+    """
     uses, theirs = theft.uses, set(theft.theirs)
     session = Watched(uses[0], preset, [], by_cookie=by_cookie, overrule=overrule)
     strikes, stopped, mail, last = theft.theirs[0].at, None, False, theft.theirs[0].at
@@ -412,6 +429,8 @@ def play(theft: Theft, preset: Suspicion, caught: Caught, *, by_cookie: bool, ov
         decided = session.see(use)
         if decided.reaction in REFUSED and use.at < strikes:
             session.prove(use)  # the owner, who goes on; what is copied is copied after that
+        elif has_key and decided.reaction == "step_up" and OF_PLACE.issuperset(decided.reasons):
+            session.prove(use)
         elif decided.reaction in REFUSED:
             stopped = use
             break
@@ -463,6 +482,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         ("sessions", [f"{h.sessions:,}" for h in lived]),
         ("revoked", [str(h.revoked) for h in lived]),
         ("asked again, of 1,000 without a VPN", [_per_mille(h.asked, h.sessions - h.vpn_sessions) for h in lived]),
+        *(
+            (
+                f"the person, where {share} of 100 sessions have the key of their browser",
+                [_per_mille(h.asked - h.by_place * share / 100, h.sessions - h.vpn_sessions) for h in lived],
+            )
+            for share in (80, 90, WITH_KEY, 99)
+        ),
         ("asked again, of 1,000 with a VPN", [_per_mille(h.vpn_asked, h.vpn_sessions) for h in lived]),
         ("times that one person was asked, at most: a VPN that is known", [str(h.most) for h in lived]),
         ("the same, a VPN that no table knows", [str(h.most_unknown) for h in lived]),
@@ -473,7 +499,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if asked.why:
         for preset, h in zip(PRESETS, lived, strict=True):
             print(preset, dict(h.why))
-    proofs = (("cookie", True), ("token", False))
+    proofs = (("cookie", True), ("token", False), ("whole profile", True))
     of_standard: dict[tuple[str, Thief], Caught] = {}
     for name, by_cookie in proofs:
         print(f"\n| thief of a {name} | preset | refused at once | within a day | owner knows |")
@@ -482,7 +508,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             caught = {preset: Caught() for preset in PRESETS}
             for theft in thefts(asked.seed, asked.people, kind, all_known=asked.all_known):
                 for preset in PRESETS:
-                    play(theft, preset, caught[preset], by_cookie=by_cookie)
+                    play(theft, preset, caught[preset], by_cookie=by_cookie, has_key=name == "whole profile")
             for preset in PRESETS:
                 print(f"| {kind} | {preset} | {caught[preset].row()} |")
             of_standard[name, kind] = caught["standard"]
@@ -536,7 +562,7 @@ def _minutes(value: float) -> str:
     return f"{value:.0f}" if value >= 1 or not value else f"{60 * value:.1f} s"
 
 
-def _per_mille(part: int, whole: int) -> str:
+def _per_mille(part: float, whole: int) -> str:
     return f"{1000 * part / max(1, whole):.1f}"
 
 

@@ -143,6 +143,15 @@ async def test_q31_the_owner_gets_a_mail_where_no_browser_answers(monkeypatch: p
         assert world.mailbox.mails[-1].subject.startswith("We have stopped a sign-in to your account")
 
 
+async def test_q31_a_server_that_stops_does_not_lose_the_mail() -> None:
+    """A mail that waits for an answer of the browser is sent when the server stops."""
+    async with watched() as world:
+        owner, _ = await with_key(world)
+        assert asks_again(await copied(owner, SYDNEY).me())
+        assert not any("stopped" in mail.subject for mail in world.mailbox.mails)
+    assert world.mailbox.mails[-1].subject.startswith("We have stopped a sign-in to your account")
+
+
 @pytest.mark.parametrize(
     ("peer", "agent"), [(CLOUD, None), (TOR, None), (HERE, CHROME)], ids=["hosting", "tor", "other browser"]
 )

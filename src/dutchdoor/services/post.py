@@ -26,6 +26,7 @@ __all__ = ["Post"]
 
 log = logging.getLogger("dutchdoor")
 
+CLOSES_WITHIN = 5.0
 LANGUAGE = "language"
 """The method of a record without a secret: the tag of the language in which an account gets its mail."""
 
@@ -108,6 +109,7 @@ class Post:
     async def close(self) -> None:
         """Wait for mail that is being sent, a few seconds at most."""
         self._closing.set()
-        if self._posting:
-            await asyncio.wait(self._posting, timeout=5)
+        until = asyncio.get_running_loop().time() + CLOSES_WITHIN
+        while self._posting and (left := until - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(self._posting, timeout=left)  # what has waited for this may send more
         self._closing = asyncio.Event()
