@@ -146,6 +146,15 @@ class Wire:
             self.close()
             raise
 
+    async def served(self, method: str, path: str, body: Any = None, **more: Any) -> Answer:
+        """Send a request until the answer is no 503: a busy machine's database may take more than the second that it
+        has, and a client comes again when it is asked to.
+        """
+        async with asyncio.timeout(60):
+            while (answer := await self.send(method, path, body, **more)).status == 503:
+                await asyncio.sleep(0.1)
+            return answer
+
     async def once_more(self, method: str, path: str, body: Any = None, **more: Any) -> Answer:
         """Send a request, and once more on a new connection if there was no answer: what every client should do."""
         try:

@@ -29,6 +29,7 @@ from tests.faults.client import HOST, Wire
 from tests.faults.proxy import Proxy, proxy
 from tests.faults.shifted import set_clock
 from tests.running import PROGRAM
+from tests.stores.postgres import patiently
 
 from dutchdoor.auth import Auth
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
@@ -81,12 +82,13 @@ class Node:
 
     def begin(self) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("DUTCHDOOR_")}
-        first = ["-m", "tests.faults.shifted", str(self.clock)] if self.clock.exists() else ["-c", PROGRAM]
+        first = ["-m", "tests.faults.shifted", str(self.clock)] if self.clock.exists() else ["-m", "tests.faults.leash"]
         with self.log.open("a") as told:
             self.process = subprocess.Popen(
                 [sys.executable, *first, "serve", "--port", "0", *self.arguments],
                 cwd=self.folder,
                 env={**clean, "PYTHONPATH": str(Path(__file__).parents[2]), **self.environment},
+                stdin=subprocess.PIPE,  # it ends where this one ends: see leash.py
                 stdout=subprocess.PIPE,
                 stderr=told,
                 text=True,
@@ -138,8 +140,9 @@ class Node:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             raise
-        assert process.stdout is not None
-        process.stdout.close()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            pipe.close()
         return code
 
     def command(self, *arguments: str) -> str:
@@ -324,6 +327,6 @@ def cluster(
 async def begin(node: Auth, subject: str = "", mode: Mode = "hybrid", *, roles: tuple[str, ...] = ()) -> SignedIn:
     """Sign a person in without a password."""
     subject = subject or f"person {secrets.token_hex(6)}"
-    account = await node.authority.provide(subject)
+    account = await patiently(lambda: node.authority.provide(subject))
     proof = Verified(subject=subject, epoch=account.epoch, amr=("pwd",), at=node.authority.clock())
-    return await node.authority.start(proof, mode=mode, client=HERE)
+    return await patiently(lambda: node.authority.start(proof, mode=mode, client=HERE))

@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+from tests.faults.leash import hold
+
 _OFFSET = struct.Struct("d")
 FROZEN = 1_000_000.0
 """Added to an offset: time stands still from now on."""
@@ -47,6 +49,7 @@ def shift(path: str) -> None:
 
 
 if __name__ == "__main__":
+    hold()
     shift(sys.argv.pop(1))
     # After the shift: every module takes its clock from `time` when it is imported.
     from dutchdoor.server.cli import main

@@ -20,7 +20,7 @@ async def works_on(wires: list[Wire], tokens: list[str], access: list[str], *, s
     """Refresh every session on every node in turn, and use what comes. No one is logged out by a clock."""
     for n in range(len(tokens)):
         for wire in wires:
-            answer = await wire.send("POST", "/auth/refresh", {"refresh_token": tokens[n]})
+            answer = await wire.served("POST", "/auth/refresh", {"refresh_token": tokens[n]})
             if answer.status == 429 and not strictly:
                 # A bucket that was used an hour later is empty now, and fills again from here.
                 assert answer.header("retry-after") == "1"
@@ -28,7 +28,7 @@ async def works_on(wires: list[Wire], tokens: list[str], access: list[str], *, s
             assert answer.status == 200, answer
             tokens[n], access[n] = answer.json["refresh_token"], answer.json["access_token"]
             for other in wires:
-                used = await other.send("GET", "/auth/me", bearer=access[n])
+                used = await other.served("GET", "/auth/me", bearer=access[n])
                 assert used.status == 200, (used, other.node, wire.node)
 
 
@@ -53,13 +53,13 @@ async def test_i21_clocks_of_nodes_that_differ(
             held = [await begin(then) for _ in range(4)] + [await begin(now) for _ in range(2)]
             for wire in wires:
                 for one in held[:4]:
-                    assert (await wire.send("GET", "/auth/me", bearer=one.access_token)).status == 401, "expired"
+                    assert (await wire.served("GET", "/auth/me", bearer=one.access_token)).status == 401, "expired"
             await works_on(wires, [one.refresh_token for one in held], [one.access_token for one in held])
             # An hour back, on all of them: what has expired does not come back to life.
             for node in ours.nodes:
                 node.set_clock(-HOUR)
             for wire in wires:
-                assert (await wire.send("GET", "/auth/me", bearer=held[0].access_token)).status == 401, "expired"
+                assert (await wire.served("GET", "/auth/me", bearer=held[0].access_token)).status == 401, "expired"
         await nobody_stole(ours)
 
 
@@ -88,7 +88,7 @@ async def test_i21_clocks_that_step(tmp_path: Path, kind: str) -> None:
                 for wire in wires:
                     for one in cookies:
                         cookie = f"__Host-dd_session={one.session_token}"
-                        assert (await wire.send("GET", "/auth/me", cookie=cookie)).status == 200
+                        assert (await wire.served("GET", "/auth/me", cookie=cookie)).status == 200
             await asyncio.sleep(1.1)
             await works_on(wires[:1], tokens, access)
         await nobody_stole(ours)

@@ -27,9 +27,9 @@ async def identity_holds(ours: Cluster, requests: int, *, people: int = 24, conn
                 one = lots.choice(held)
                 subject = one.account.subject
                 if one.refresh_token and lots.random() < 0.2:
-                    request = wire.send("POST", "/auth/refresh", {"refresh_token": one.refresh_token})
+                    request = wire.served("POST", "/auth/refresh", {"refresh_token": one.refresh_token})
                 else:
-                    request = wire.send("GET", lots.choice(["/auth/me", "/auth/sessions"]), **proof_of(one))
+                    request = wire.served("GET", lots.choice(["/auth/me", "/auth/sessions"]), **proof_of(one))
                 if lots.random() < 0.15:
                     hanging_up = asyncio.create_task(request)
                     await asyncio.sleep(lots.random() * 0.004)

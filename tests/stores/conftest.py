@@ -7,6 +7,7 @@ import random
 import asyncpg
 import pytest
 from tests.backing import a_postgres
+from tests.stores.postgres import patiently
 
 from dutchdoor.stores.postgres import PostgresStore
 
@@ -14,7 +15,7 @@ from dutchdoor.stores.postgres import PostgresStore
 @pytest.fixture
 async def store(postgres_url):
     store = PostgresStore(postgres_url)
-    await store.open()
+    await patiently(store.open)
     yield store
     await store.close()
 

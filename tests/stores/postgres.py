@@ -135,14 +135,14 @@ async def kill_server(server, *, kills, seed):
             async def is_back():
                 return not isinstance((await timed(store.commit()))[1], Exception)
 
-            await until(is_back, within=5)
-            log = await the_log(store)
+            await until(is_back)
+            log = await patiently(lambda: the_log(store))
             assert [entry.seq for entry in log] == list(range(1, len(log) + 1))
             revoked = {entry.id for entry in log}
-            logged = {event.subject for event in await store.events(limit=1_000_000)}
+            logged = {event.subject for event in await patiently(lambda: store.events(limit=1_000_000))}
             assert acknowledged <= revoked, "an acknowledged commit is lost"
             assert revoked == logged
-            assert (await store.counts())["sessions"] == len(revoked)
+            assert (await patiently(store.counts))["sessions"] == len(revoked)
 
 
 async def asks(store, session, account):
