@@ -9,6 +9,7 @@ import base64
 import json
 from typing import Any, Literal
 
+import pyotp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,6 +68,17 @@ class Owner(SoftBrowser[Answer]):
         if answer.status == 200:
             self.access = answer.json["access_token"]
         return answer
+
+    async def proves(self) -> None:
+        """Prove again who one is, inside of the sign-in."""
+        bearer = [("authorization", f"Bearer {self.access}")] if self.mode == "hybrid" else []
+        answer = await self.fetch("POST", "/auth/reauthenticate", json={"password": PASSWORD}, headers=bearer)
+        assert (answer.status, answer.json["session"]["bound"]) == (200, True), answer
+        self.csrf, self.access = answer.json["csrf_token"], answer.json.get("access_token", "")
+
+    def headers(self) -> list[tuple[str, str]]:
+        """What a copy of this page sends along."""
+        return [("x-csrf-token", self.csrf)]
 
     async def bound(self) -> Owner:
         """Sign in, and go on until the key is confirmed."""
@@ -163,19 +175,28 @@ async def test_l41_out_and_in_again(world: World, mode: Mode) -> None:
     assert (await owner.uses()).status == 200
 
 
-async def test_l41_a_proof_anew_is_bound_anew(world: World) -> None:
-    """The session of a person who proves again who they are goes on under another cookie, bound as before."""
+@BOTH
+async def test_l41_a_proof_anew_stays_bound(world: World, mode: Mode) -> None:
+    """The sign-in of a person who proves again who they are goes on under another cookie, which needs the same key from
+    its first moment. The browser registers no other one, and goes on for days.
+    """
     await world.register()
-    owner = await Owner(world).bound()
-    copied = owner.cookies()
-    answer = await owner.fetch("POST", "/auth/reauthenticate", json={"password": PASSWORD})
-    assert answer.status == 200, answer
-    owner.csrf = answer.json["csrf_token"]
-    assert (await owner.uses()).status == 200
-    world.clock.forward(HOUR)
-    assert (await owner.uses()).status == 200
-    assert (await owner.uses()).json["session"]["bound"] is True
-    assert await Thief(world, copied).tries("GET", "/auth/me") in {"invalid_token", "not_authenticated"}
+    owner = await Owner(world, mode).bound()
+    copied, registered = owner.cookies(), list(owner.registered)
+    csrf = owner.headers()
+    for _ in range(3):
+        await owner.uses()
+        await owner.proves()
+        alone = owner.cookies()
+        del alone[BOUND]
+        assert await Thief(world, alone).tries(*use_of(mode), headers=owner.headers()) == "device_proof_required"
+        for pause in (MINUTE, HOUR, DAY):
+            assert (await owner.uses()).status == 200
+            world.clock.forward(pause)
+    assert list(owner.registered) == registered
+    await owner.uses()
+    copied[BOUND] = owner.cookies()[BOUND]
+    assert await Thief(world, copied).tries(*use_of(mode), headers=csrf) in {"invalid_token", "not_authenticated"}
 
 
 @BOTH
@@ -411,6 +432,35 @@ async def test_l53_a_thief_is_first(world: World, mode: Mode) -> None:
     assert (await thief.uses()).status == 200
     assert (await owner.uses()).code == "device_proof_required"
     assert "session_bound" in await names_of(world)
+
+
+@BOTH
+async def test_l55_a_thief_who_adds_a_factor(world: World, mode: Mode) -> None:
+    """A thief with both cookies, minutes after a sign-in without a second factor, can add an app, and gets a session
+    that replaces the owner's. It needs the owner's key as that did: it is worth nothing when the bound cookie expires,
+    no key of the thief is taken for it, and none is offered. The owner signs in anew, and has the notice.
+    """
+    await world.register()
+    owner = await Owner(world, mode).bound()
+    await owner.uses()
+    thief = Owner(world, mode)
+    thief.jar, thief.csrf, thief.access = dict(owner.jar), owner.csrf, owner.access
+    bearer = [("authorization", f"Bearer {owner.access}")] if mode == "hybrid" else []
+    given = await thief.fetch("POST", "/auth/factors/totp/enrol", headers=bearer)
+    assert given.status == 201
+    body = {"token": given.json["token"], "code": pyotp.TOTP(given.json["secret"]).at(int(world.clock()))}
+    added = await thief.fetch("POST", "/auth/factors/totp/confirm", json=body, headers=bearer)
+    assert (added.status, added.json["session"]["bound"]) == (200, True)
+    thief.csrf = added.json["csrf_token"]
+    assert (await thief.uses()).status == 200
+    assert thief.registered == {}
+    world.clock.forward(10 * MINUTE)
+    assert (await thief.uses()).code == "device_proof_required"
+    for asked in (added.json["session"]["id"], next(iter(owner.registered))):
+        headers = [("sec-secure-session-id", asked)]
+        answer = await thief.fetch("POST", REFRESH, headers=headers, mode="no-cors")
+        assert BOUND not in thief.cookies(), answer
+    assert (await owner.uses()).status == 401
 
 
 async def test_l54_at_a_proxy(world: World) -> None:

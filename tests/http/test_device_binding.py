@@ -381,6 +381,28 @@ async def test_k06_a_proof_without_cookies_is_taken(world: World) -> None:
     assert (await world.call("GET", "/auth/me", cookie=line)).status == 401
 
 
+async def test_k06_a_proof_without_cookies_finds_the_session_that_followed(world: World) -> None:
+    """So it does where a fresh proof has replaced the session in which the browser registered its key, and not after
+    a log-out, or where another sign-in has replaced it: then the browser is asked to forget the key.
+    """
+    await world.register()
+    browser = Bound(world)
+    await browser.bind()
+    named = [("sec-secure-session-id", browser.session_id)]
+    assert (await browser.call("POST", "/auth/reauthenticate", json={"password": PASSWORD})).status == 200
+    asked = await world.call("POST", REFRESH, headers=named)
+    proof = ("secure-session-response", browser.key.proof(challenge_in(asked.header(CHALLENGE))))
+    proved = await world.call("POST", REFRESH, headers=[*named, proof])
+    browser.jar[browser.bound()] = str(proved.cookie(browser.bound()))
+    assert (await browser.me()).status == 200
+    await browser.call("POST", "/auth/logout")
+    assert (await world.call("POST", REFRESH, headers=named)).json["continue"] is False
+    await browser.bind()
+    named = [("sec-secure-session-id", browser.session_id)]
+    await browser.bind()
+    assert (await world.call("POST", REFRESH, headers=named)).json["continue"] is False
+
+
 async def test_k06_a_proof_by_another_key_is_asked_again_and_recorded(world: World) -> None:
     """A proof of a bound session by another key is refused with a challenge, which ends nothing, and the log has it."""
     await world.register()
@@ -433,41 +455,46 @@ async def test_k07_after_a_log_out_the_browser_forgets(world: World) -> None:
 # --- what is offered, to whom -----------------------------------------------------------------------------------------
 
 
-async def test_k08_a_proof_inside_a_session_makes_one_that_is_offered(world: World) -> None:
-    """A fresh proof of the owner starts another session, or goes on with new secrets: another one is offered, and one
-    that goes on stays bound.
+@BOTH
+async def test_k08_a_proof_inside_a_bound_session_starts_a_bound_one(world: World, mode: str) -> None:
+    """A fresh proof of the owner starts another session, or goes on with new secrets. Either needs the key of the one
+    before, by the name by which the browser knows it: nothing is offered, and its bound cookie is good in both.
     """
     await world.register()
     browser = Bound(world)
-    await browser.bind()
-    again = await browser.call("POST", "/auth/reauthenticate", json={"password": PASSWORD})
-    assert again.status == 200
-    assert challenge_in(again.header(OFFER))
-    assert again.json["session"]["bound"] is False
-    browser.offer = challenge_in(again.header(OFFER))
-    browser.key = DeviceKey()
-    assert (await browser.register()).status == 200
-    assert (await browser.prove()).status == 200
+    await browser.bind(mode)
+    known_as, first, by_token = browser.session_id, (dict(browser.jar), browser.csrf), mode == "hybrid"
+    for _ in range(2):
+        again = await browser.call("POST", "/auth/reauthenticate", json={"password": PASSWORD}, by_token=by_token)
+        assert (again.status, again.header(OFFER), again.json["session"]["bound"]) == (200, None, True)
+        assert browser.session_id != known_as
+        assert (await browser.uses(mode)).status == 200, "by the cookie that it had"
     change = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
-    changed = await browser.call("POST", "/auth/password", json=change)
+    changed = await browser.call("POST", "/auth/password", json=change, by_token=by_token)
     assert (changed.status, changed.header(OFFER), changed.json["session"]["bound"]) == (200, None, True)
-    assert (await browser.me()).status == 200
+    del browser.jar[browser.bound()]
+    assert (await browser.uses(mode)).code == "device_proof_required"
+    gone = await browser.sends(REFRESH)
+    assert gone.json == {"session_identifier": browser.session_id, "continue": False}, "it knows none by that id"
+    browser.session_id = known_as
+    assert (await browser.prove()).json["session_identifier"] == known_as
+    assert (await browser.uses(mode)).status == 200
+    browser.jar, browser.csrf = first
+    assert (await browser.uses(mode)).status == 401, "the one before has ended"
 
 
-async def test_k08_a_session_inside_another_begins_unbound(world: World) -> None:
-    """In the mode hybrid, too, a fresh proof starts a session without the key of the one before: its browser registers
-    a key for each, and would be locked out by the other.
-    """
+async def test_k08_a_key_that_is_not_confirmed_is_registered_anew(world: World) -> None:
+    """Where the browser has not confirmed its key, a fresh proof starts a session without it, which is offered anew."""
     await world.register()
     browser = Bound(world)
-    await browser.bind("hybrid")
-    again = await browser.call("POST", "/auth/reauthenticate", json={"password": PASSWORD}, by_token=True)
+    await browser.signed_in()
+    assert (await browser.register()).status == 200
+    again = await browser.call("POST", "/auth/reauthenticate", json={"password": PASSWORD})
     assert (again.status, again.json["session"]["bound"]) == (200, False)
     browser.offer, browser.key = challenge_in(again.header(OFFER)), DeviceKey()
-    assert (await browser.uses("hybrid")).status == 200
     assert (await browser.register()).status == 200
     assert (await browser.prove()).status == 200
-    assert (await browser.uses("hybrid")).status == 200
+    assert (await browser.uses()).status == 200
 
 
 async def test_k08_nothing_is_offered_where_nothing_can_be_bound(world: World) -> None:

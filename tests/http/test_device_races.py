@@ -10,11 +10,11 @@ import pytest
 from tests.devicekey import DeviceKey, challenge_in
 from tests.http.test_device_binding import OFFER, Bound, recorded, row
 from tests.http.test_factor_races import store_of
-from tests.http.world import Answer, World, a_world
+from tests.http.world import PASSWORD, Answer, World, a_world
 from tests.standins import Clock
 
 from dutchdoor.model.bindings import Binding
-from dutchdoor.model.device_binding import AGAIN_AFTER
+from dutchdoor.model.device_binding import AGAIN_AFTER, ON_THE_WAY
 
 Nodes = tuple[World, World]
 
@@ -84,6 +84,22 @@ async def test_k12_a_confirmation_at_one_node_holds_at_the_other(nodes: Nodes) -
     del browser.jar[browser.bound()]
     assert (await there.me()).code == "device_proof_required"
     assert (await browser.me()).code == "device_proof_required"
+
+
+async def test_k12_a_proof_at_a_node_that_remembers_the_session_as_unbound(nodes: Nodes) -> None:
+    """A fresh proof at a node that read the session before its key was confirmed starts one that needs the key, too."""
+    browser = Bound(nodes[0])
+    await browser.signed_in()
+    there = beside(browser, nodes[1])
+    assert (await there.me()).status == 200
+    assert (await browser.register()).status == 200
+    assert (await browser.prove()).status == 200
+    again = await there.call("POST", "/auth/reauthenticate", json={"password": PASSWORD})
+    assert (again.status, again.json["session"]["bound"]) == (200, True)
+    nodes[0].clock.forward(ON_THE_WAY)
+    del there.jar[there.bound()]
+    for world in nodes:
+        assert (await beside(there, world).me()).code == "device_proof_required"
 
 
 async def test_k12_a_log_out_and_a_refresh_at_one_moment(nodes: Nodes) -> None:

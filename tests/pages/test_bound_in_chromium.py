@@ -276,20 +276,32 @@ def test_l12_out_and_in_again(site: BoundSite, person: Person) -> None:
     assert person.at_once("/orders", 2) == [200] * 2
 
 
-def test_l12_a_proof_anew_is_a_session_anew(site: BoundSite, person: Person) -> None:
-    """A person who proves again who they are has another session, which is bound as the first was."""
-    said = person.signs_in()
+def test_l12_a_proof_anew_stays_bound(site: BoundSite, person: Person) -> None:
+    """A person who proves again who they are has another session, which needs the key of the first one at once. The
+    browser goes on with that, whatever it asks for, and registers no other.
+    """
+    csrf = person.signs_in()["csrf_token"]
     person.confirms()
+    site.clock.forward(ON_THE_WAY)
     before = len(site.seen)
-    status, renewed = person.fetch(
-        "/auth/reauthenticate", "POST", {"password": ADA["password"]}, **{"x-csrf-token": said["csrf_token"]}
-    )
-    assert status == 200, renewed
-    site.wait_for(REGISTER, 200, since=before)
-    person.confirms()
+    for _ in range(2):
+        copied = person.cookies()
+        status, renewed = person.fetch(
+            "/auth/reauthenticate", "POST", {"password": ADA["password"]}, **{"x-csrf-token": csrf}
+        )
+        assert (status, renewed["session"]["bound"]) == (200, True), renewed
+        csrf = renewed["csrf_token"]
+        assert person.cookies()[BOUND] == copied[BOUND]
+        assert site.thief("/orders", {LONG: person.cookies()[LONG]}) == "device_proof_required"
+        for _ in range(2):
+            person.outlive_the_cookie()
+            assert person.at_once("/orders", 3) == [200] * 3
+            assert person.is_bound()
     person.outlive_the_cookie()
-    assert person.at_once("/orders", 3) == [200] * 3
-    assert person.is_bound()
+    person.page.goto(f"https://{STRANGER}:{site.port}/plain", wait_until="commit")
+    person.page.evaluate("to => { location.href = to }", f"{site.url}/whole")
+    expect(person.page).to_have_title("whole")
+    assert f"POST {REGISTER} 200" not in site.shown(before)
 
 
 @pytest.mark.usefixtures("browser")  # which skips

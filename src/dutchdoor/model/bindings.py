@@ -31,6 +31,10 @@ class Binding(Struct, frozen=True):
     """The time of the challenge by which a browser brought the key, in seconds since 1970; 0 for a program."""
     confirmed_at: int = 0
     """When the key of a browser was confirmed, in seconds since 1970; 0 if it was not, and for a program."""
+    known_as: str = ""
+    """The id of the session in which a browser registered the key, where a proof of its owner has replaced that one: by
+    this id the browser knows the key, for good. "" where it is the session's own.
+    """
 
     @property
     def is_of_browser(self) -> bool:
@@ -40,16 +44,23 @@ class Binding(Struct, frozen=True):
     @classmethod
     def parse(cls, text: str) -> Binding:
         """Read what `text` wrote. Raises `ValueError` for something else."""
-        state, alg, thumbprint, jwk, *times = [*text.split(" "), "", "", ""][: max(4, text.count(" ") + 1)]
-        size = 2 if jwk else 0
-        if state not in {"offered", "confirmed"} or text.count(" ") != 3 + size or not all(map(str.isdecimal, times)):
-            raise ValueError("not the binding of a session")
-        return cls("confirmed" if state == "confirmed" else "offered", alg, thumbprint, jwk, *map(int, times))
+        word, *parts = text.split(" ")
+        state: Literal["offered", "confirmed"] = "confirmed" if word == "confirmed" else "offered"
+        if word == state:
+            match parts:
+                case [alg, thumbprint, ""]:
+                    return cls(state, alg, thumbprint)
+                case [alg, thumbprint, jwk, offered, confirmed] if jwk:
+                    return cls(state, alg, thumbprint, jwk, int(offered), int(confirmed))
+                case [alg, thumbprint, jwk, offered, confirmed, known_as] if jwk and known_as:
+                    return cls(state, alg, thumbprint, jwk, int(offered), int(confirmed), known_as)
+        raise ValueError("not the binding of a session")
 
     def text(self) -> str:
         """Return the text form, which a store keeps."""
         times = f" {self.offered_at} {self.confirmed_at}" if self.jwk else ""
-        return f"{self.state} {self.alg} {self.thumbprint} {self.jwk}{times}"
+        known_as = f" {self.known_as}" if self.known_as else ""
+        return f"{self.state} {self.alg} {self.thumbprint} {self.jwk}{times}{known_as}"
 
 
 class ProvedKey(Struct, frozen=True):

@@ -89,6 +89,12 @@ class Session(Struct, frozen=True, kw_only=True):
         return binding.thumbprint if binding is not None and binding.state == "confirmed" else ""
 
     @property
+    def known_as(self) -> str:
+        """The id by which a browser knows the key of this session: that of the session in which it registered it."""
+        binding = None if self.binding is None else Binding.parse(self.binding)
+        return self.id if binding is None else binding.known_as or self.id
+
+    @property
     def proved_at(self) -> float:
         """When its owner last signed in, or proved again who they are, in seconds since 1970."""
         return max(self.created_at, self.auth_time)

@@ -102,7 +102,7 @@ class DeviceBindings:
         that the answer sets the cookie of a new sign-in; `cookie` is the bound cookie of the request.
         """
         policy, now = self.authority.policy.device_binding, self.authority.clock()
-        has_cookie = cookie != "" and self._is_valid(cookie, session.id, now)
+        has_cookie = cookie != "" and self._is_valid(cookie, session, now)
         if not is_offered(session, policy, now, anew=anew, has_cookie=has_cookie):
             return ""
         return self.stamps.made("register", session.id, now)
@@ -115,7 +115,7 @@ class DeviceBindings:
             DeviceProofRequired: it needs a fresh proof, or cannot be bound and has to be.
         """
         policy, now = self.authority.policy.device_binding, self.authority.clock()
-        if cookie != "" and self._is_valid(cookie, session.id, now):
+        if cookie != "" and self._is_valid(cookie, session, now):
             return  # whatever the session is bound to: this browser has proved its key
         verdict = judge(session, policy if demands else "optional", now, has_cookie=False)
         if verdict == "prove":
@@ -177,13 +177,18 @@ class DeviceBindings:
 
         return await once()
 
-    async def named(self, session_id: str) -> Found:
-        """Return the session of a `session_id`, which is no secret, for a browser that may not send its cookie. Raises
-        `NotAuthenticated`.
+    async def named(self, known_as: str) -> Found:
+        """Return the session that a browser knows as `known_as`, which is no secret, where it may not send its cookie.
+        Raises `NotAuthenticated`.
         """
-        found = await self.authority.store.session(session_id) if is_id(session_id) else None
+        store = self.authority.store
+        found = await store.session(known_as) if is_id(known_as) else None
         if found is None:
             raise NotAuthenticated("no such session")
+        session, account = found
+        if session.end_reason == "replaced":  # perhaps by one that was proved inside of it
+            others = await self.authority.sessions(session.subject)
+            found = next(((each, account) for each in others if each.known_as == known_as), found)
         check_live(*found, self.authority.clock())
         return found
 
@@ -210,11 +215,11 @@ class DeviceBindings:
             proved, at, why = self._read(session, text, now)
             match on_refresh(session, proved):
                 case Challenge():
-                    return Ask(self.stamps.made("refresh", session.id, now), why)
+                    return Ask(self.stamps.made("refresh", session.known_as, now), why)
                 case OtherKey():
                     if not alone:
                         await self._record("device_key_refused", session, client, now, "another key")
-                    return Ask(self.stamps.made("refresh", session.id, now), why)
+                    return Ask(self.stamps.made("refresh", session.known_as, now), why)
                 case Confirmed(binding, is_new):
                     if is_new:
                         session = replace(session, binding=replace(binding, confirmed_at=int(now)).text())
@@ -235,7 +240,7 @@ class DeviceBindings:
             proof = read_proof(text, registers=False)
         except DeviceKeyRefused as refusal:
             return "none", 0.0, refusal.reason
-        at = self.stamps.time_of(proof.challenge, "refresh", session.id)
+        at = self.stamps.time_of(proof.challenge, "refresh", session.known_as)
         if at is None or not is_within(at, now, CHALLENGE_FOR):
             return "none", 0.0, "its challenge is not one for this session, or too old"
         is_right = proof.is_by(key_of(binding.jwk, binding.alg))
@@ -249,10 +254,12 @@ class DeviceBindings:
 
     def _bound(self, session: Session, at: float, now: float) -> Bound:
         at = min(at, now)  # a node whose clock is ahead made the challenge: it prolongs nothing
-        return Bound(session, self.stamps.made("cookie", session.id, at), kept_for(at, now))
+        return Bound(session, self.stamps.made("cookie", session.known_as, at), kept_for(at, now))
 
-    def _is_valid(self, cookie: str, session_id: str, now: float) -> bool:
-        at = self.stamps.time_of(cookie, "cookie", session_id)
+    def _is_valid(self, cookie: str, session: Session, now: float) -> bool:
+        at = self.stamps.time_of(cookie, "cookie", session.id)
+        if at is None and session.binding is not None and session.known_as != session.id:
+            at = self.stamps.time_of(cookie, "cookie", session.known_as)
         return at is not None and is_within(at, now, BOUND_FOR)
 
 

@@ -58,7 +58,8 @@ class Starting(Presenting):
             account: the account as it was read for the proof, which saves a look-up.
             replacing: sessions to revoke with it, such as the one this browser held, each with its account. Some may
                 be revoked already.
-            inside: the session in which the proof was given. It is replaced, too, and must be live.
+            inside: the session in which the proof was given. It is replaced, too, and must be live. What needs its key
+                needs it from then on.
             visitor: the token of a visitor's cookie, whose session data the new session takes over; "" for none. It
                 also takes over that of the sessions of the same account that it replaces.
             also: further changes of the same transaction.
@@ -74,11 +75,7 @@ class Starting(Presenting):
         """
         known = account
         first = True
-        binding = self._binding(mode, client, inside)
-        # Only here, where someone has just proved who they are: a thief of the cookie can bring no key later.
-        browser_key = client.browser_key if is_browser_key(client.browser_key) else None
-        if browser_key is None and inside is not None:
-            browser_key = inside.browser_key
+        browser_key = _browser_key(client, inside)
 
         async def once() -> SignedIn:
             nonlocal known, first
@@ -93,11 +90,14 @@ class Starting(Presenting):
                 for given in replacing
                 if (found := await self._live(given[0].id, now, given if is_first else None))
             ]
+            before = None
             if inside is not None:
                 found = await self._live(inside.id, now)
                 if found is None:
                     raise NotAuthenticated("the session ended meanwhile")  # or it would outlive its own log-out
                 leaving.append(Leaving(*found))
+                before = found[0]  # as it is now: the caller may remember it from before its key was confirmed
+            binding = self._binding(mode, client, before)
             replaced = [each.session for each in leaving]
             if mode != "jwt":
                 leaving += await self._over_the_limit(account, leaving, now)
@@ -153,11 +153,14 @@ class Starting(Presenting):
         return found if found is not None and sessions.is_live(*found, now) else None
 
     def _binding(self, mode: Mode, client: Client, inside: Session | None) -> Binding | None:
-        """Return the key that a sign-in is bound to, if it is."""
-        if inside is not None and inside.binding is not None and mode == "hybrid":
+        """Return the key that a sign-in is bound to, if it is. One that is proved inside of another needs the key of
+        that one: otherwise a thief with copied cookies, who adds a factor for example, would have a session that needs
+        none.
+        """
+        if inside is not None and inside.binding is not None and mode == inside.mode:
             before = Binding.parse(inside.binding)
-            if not before.is_of_browser:  # a browser registers a key for each session
-                return before
+            if before.state == "confirmed":  # a key that is only offered is registered anew, for the new session
+                return replace(before, known_as=inside.known_as) if before.is_of_browser else before
         proved = client.proved
         if mode == "session" or proved is None:
             return None
@@ -228,3 +231,12 @@ class Starting(Presenting):
         if account is None:
             raise Unavailable("the account vanished while it was made")
         return account
+
+
+def _browser_key(client: Client, inside: Session | None) -> str | None:
+    """Return the key of the browser that a sign-in begins with. It is taken only here, where someone has just proved
+    who they are: a thief of the cookie can bring no key later.
+    """
+    if is_browser_key(client.browser_key):
+        return client.browser_key
+    return None if inside is None else inside.browser_key

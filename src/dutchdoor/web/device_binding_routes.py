@@ -10,15 +10,24 @@ is answered 503, also for too many: an outage must not sign people out.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from dutchdoor.errors import DeviceKeyRefused, InvalidToken, RateLimited, SessionInDoubt, Unavailable
+from dutchdoor.errors import (
+    DeviceKeyRefused,
+    InvalidToken,
+    NotAuthenticated,
+    RateLimited,
+    SessionInDoubt,
+    Unavailable,
+)
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.rate_limits import bucket_of
 from dutchdoor.model.refresh_tokens import RefreshToken
 from dutchdoor.model.sessions import Session, SessionToken, check_live
 from dutchdoor.services.device_binding import DEVICE_PROOFS, Ask, Ended, Find
+from dutchdoor.services.endings import Found
 from dutchdoor.services.watching import Use
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.device_binding import REFRESH_PATH, REGISTER_PATH, Instructions, asks_for, instructions
@@ -49,15 +58,9 @@ async def bind_device(call: Call) -> Response:
 async def prove_device(call: Call) -> Response:
     """Give a browser another bound cookie, for a proof of its key."""
     asked = (call.request.header(_SESSION_ID) or "").strip('"')
-    # Two sessions under one cookie name: the browser may ask about the older one, and its bound cookie would take the
-    # place of the other's.
-    find = next((find for session_id, find in _cookies(call) if session_id == asked), None)
-    alone = find is None and call.presented.session is None and call.presented.refresh is None
-    if find is None and alone and call.presented.doubt is None:
-        # A page of another site, which `origins` lists, has caused it: then SameSite holds the cookies back.
-        find = partial(call.api.bindings.named, asked)
-    if find is None:
-        return json_response(200, Instructions(asked, goes_on=False))
+    alone = call.presented.session is None and call.presented.refresh is None and call.presented.doubt is None
+    # Alone: a page of another site, which `origins` lists, has caused it. Then SameSite holds the cookies back.
+    find = partial(call.api.bindings.named, asked) if alone else partial(_held, _cookies(call), asked)
     proof, admit = call.request.header(_PROOF) or "", _admit(call, alone=alone)
     done = await call.api.bindings.refresh(find, proof, client=call.observed(), admit=admit, alone=alone)
     if isinstance(done, Ended):
@@ -94,6 +97,19 @@ def _cookies(call: Call) -> list[tuple[str, Find]]:
     return found
 
 
+async def _held(cookies: list[tuple[str, Find]], known_as: str) -> Found:
+    """Return the session of one of the cookies that the browser knows as `known_as`. With two sessions under one cookie
+    name, it may ask about the older one, whose bound cookie would take the place of the other's. Raises
+    `NotAuthenticated`.
+    """
+    for _, find in cookies:
+        with suppress(NotAuthenticated):
+            session, account = await find()
+            if session.known_as == known_as:
+                return session, account
+    raise NotAuthenticated("the browser asks about another session than that of its cookie")
+
+
 def _admit(call: Call, *, alone: bool) -> Callable[[Session], None]:
     """Limit the proofs for one session. Those who know its id `alone`, which is no secret, use up a limit of their own,
     and not that of its owner.
@@ -113,7 +129,7 @@ def _admit(call: Call, *, alone: bool) -> Callable[[Session], None]:
 def _with_cookie(call: Call, session: Session, cookie: str, max_age: float) -> Response:
     by_refresh_cookie = session.mode == "hybrid"
     said = instructions(
-        session.id, call.cookies, call.base, call.api.site.cors.origins, by_refresh_cookie=by_refresh_cookie
+        session.known_as, call.cookies, call.base, call.api.site.cors.origins, by_refresh_cookie=by_refresh_cookie
     )
     return json_response(200, said, [call.cookies.set_bound(cookie, max_age=max_age, strict=by_refresh_cookie)])
 
