@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 
-from dutchdoor import auth as auths
-from dutchdoor.auth import Auth
+from dutchdoor.auth import Auth, upkeep
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.errors import Conflict, Unavailable
 from dutchdoor.model.master_key import MasterKey, MasterKeys
@@ -20,8 +19,8 @@ from dutchdoor.model.master_key import MasterKey, MasterKeys
 )
 async def test_whatever_goes_wrong_it_is_tried_again(failure, monkeypatch) -> None:
     """A look for what expired that failed, for whatever reason, is not the last one of the process's life."""
-    monkeypatch.setattr(auths, "TIDY_FIRST", 0.0)
-    monkeypatch.setattr(auths, "TIDY_EVERY", 0.01)
+    monkeypatch.setattr(upkeep, "TIDY_FIRST", 0.0)
+    monkeypatch.setattr(upkeep, "TIDY_EVERY", 0.01)
     looks, again = 0, asyncio.Event()
 
     async def purge(**_instants: float) -> int:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import cache
@@ -22,9 +21,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
-
-import msgspec
-from msgspec.structs import replace
 
 from dutchdoor.auth.arguments import (
     check_alone,
@@ -37,17 +33,16 @@ from dutchdoor.auth.arguments import (
     with_registration,
 )
 from dutchdoor.auth.key_file import read_or_make_master_key
+from dutchdoor.auth.own_paths import OwnPaths
+from dutchdoor.auth.upkeep import Upkeep
 from dutchdoor.credentials.password import PasswordHasher
 from dutchdoor.credentials.strength import BreachedList
 from dutchdoor.errors import (
-    Conflict,
-    DutchdoorError,
     InvalidKey,
     InvalidToken,
     Misconfigured,
     NotAuthenticated,
     NotFound,
-    Unavailable,
 )
 from dutchdoor.issuers.issuer import Issuer
 from dutchdoor.mail import Transport
@@ -55,7 +50,7 @@ from dutchdoor.mail.console import ConsoleTransport
 from dutchdoor.mail.letters import Letters
 from dutchdoor.model.audit_entry import EventName, check_events
 from dutchdoor.model.base_path import read_base_path
-from dutchdoor.model.deployment import SERVERS, Deployment, Served
+from dutchdoor.model.deployment import Served
 from dutchdoor.model.durations import Duration, read_duration
 from dutchdoor.model.http_client import Client, CountryReader, DeviceReader
 from dutchdoor.model.master_key import MasterKey, MasterKeys
@@ -68,14 +63,14 @@ from dutchdoor.revocation.lease import Terms
 from dutchdoor.services.accounts import Directory
 from dutchdoor.services.delivering import Deliveries
 from dutchdoor.services.external_users import ExternalUsers
-from dutchdoor.services.hooks import BreachedHook, ClaimsHook, CodeHook, Hooks, Listener, notify
+from dutchdoor.services.hooks import BreachedHook, ClaimsHook, CodeHook, Hooks, Listener
 from dutchdoor.services.own_steps import SignInStep
 from dutchdoor.services.passkeys import relying_party
 from dutchdoor.services.presenting import SignedIn
 from dutchdoor.services.sessions import Authority
 from dutchdoor.services.sign_in_steps import Waiting
 from dutchdoor.services.webhooks import Webhooks
-from dutchdoor.stores.base import Add, Store, Swap
+from dutchdoor.stores.base import Store
 from dutchdoor.stores.urls import is_in_memory, make_store, with_redis
 from dutchdoor.web.api import Api, Call, Caller, Site
 from dutchdoor.web.asgi import AsgiApplication
@@ -93,29 +88,19 @@ from dutchdoor.web.origin import SAFE_METHODS, csrf_token, is_handshake
 from dutchdoor.web.own_users import routes_for
 from dutchdoor.web.pages import routes as page_routes
 from dutchdoor.web.pages.branding import UNBRANDED, Branding, Look
-from dutchdoor.web.pages.site import CONFIRM_PATH, CONSOLE_PATH, LOGIN_PATH, Pages
-from dutchdoor.web.scope import below, request_of
+from dutchdoor.web.pages.site import CONFIRM_PATH, LOGIN_PATH, Pages
+from dutchdoor.web.scope import request_of
 from dutchdoor.web.sign_in_answer import cookies_of
 from dutchdoor.web.sign_in_page import read_home, read_sign_in_page
 from dutchdoor.web.user_agent import UserAgentReader
 
 __all__ = ["Auth"]
 
-TIDY_FIRST, TIDY_EVERY = 60.0, 3600.0
-"""Seconds from the start to the first deletion of expired records, and from one to the next. A process that is
-restarted often deletes them too, and a start is not slowed by it.
-"""
-
 LOCAL_URL = "http://localhost:8000"
 """Where an application without a public URL is, before its first request."""
 _TEST_PORT = 80
 """What the test clients of frameworks name as their port; this machine's own users would need to be root."""
 LEASE_FOR = Terms().lease_for
-_OWN = ("/auth/", "/oauth2/", "/admin/api/")
-"""What nearly all paths of the API begin with."""
-_APPLICATIONS = {"/", "/docs", "/openapi.json", "/livez", "/readyz"}
-"""Paths that an application around this has for itself, although a server of our own answers them."""
-
 log = logging.getLogger("dutchdoor")
 
 ListenerT = TypeVar("ListenerT", bound=Listener)
@@ -209,9 +194,6 @@ class Auth:
     Raises:
         Misconfigured: two settings contradict each other, one is not safe, or a driver is not installed.
     """
-
-    _housekeeping: asyncio.Task[None] | None = None
-    _storing: asyncio.Task[None] | None = None
 
     def __init__(
         self,
@@ -349,7 +331,7 @@ class Auth:
             "pepper": hasher.is_peppered,
             "breached": breached is not None and listed is None,
         }
-        self._served = Served(
+        served = Served(
             policy=policy,
             alg=alg,
             audience=tuple(audience),
@@ -362,6 +344,7 @@ class Auth:
             withheld=tuple(name for name, there in withheld.items() if there),
             breached="" if listed is None else str(listed.path),
         )
+        self._upkeep = Upkeep(self.authority, self.directory, served)
         self._user_agents = UserAgentReader()
         own_page = base_path + LOGIN_PATH if "session" in policy.modes else ""
         asked_to_sign_in = own_page if sign_in_page is None else read_sign_in_page(sign_in_page)
@@ -415,10 +398,7 @@ class Auth:
             self.site,
             (*page_routes.with_pages(routes, forms), *pages),
         )
-        self._own = (*_OWN, f"{CONSOLE_PATH}/") if console else _OWN
-        single = {route.path for route in self.api.routes if not route.path.startswith(self._own)} - _APPLICATIONS
-        self.own_paths = tuple(base_path + path for path in (*self._own, *sorted(single)))
-        self._single = frozenset(single)
+        self.own_paths = OwnPaths(self.api.routes, base_path, console=console)
         self._open, self._opening = False, asyncio.Lock()
         if edge.development and local_url is None:
             self.api.first_request = self._learn_port
@@ -540,10 +520,9 @@ class Auth:
             if upkeep:
                 if self.authority.policy.device_binding == "required" and not self.api.demands_binding:
                     log.warning("device_binding is required, and cookies are not bound: set an https public_url")
-                await self._store_settings()
                 # The tables take a quarter of a second to load. A thread loads them now, so that no log-in waits.
                 await asyncio.to_thread(self._user_agents.load)
-                self._housekeeping = asyncio.create_task(self._keep_house())
+                await self._upkeep.begin()
                 self.deliveries.begin()
             self._open = True
 
@@ -551,22 +530,10 @@ class Auth:
         """Close the store, and send waiting mail for a few seconds at most. Idempotent."""
         if self._open:
             self._open = False
-            if self._housekeeping is not None:
-                self._housekeeping.cancel()
+            self._upkeep.end()
             await self.deliveries.close()
             await self.directory.close()
             await self.authority.close()
-
-    async def _store_settings(self) -> None:
-        """Store the settings for commands, if they differ from those of the server that started last."""
-        text = msgspec.json.encode(self._served).decode()
-        try:
-            before = await self.authority.store.get(Deployment, SERVERS)
-            if before is None or before.settings != text:
-                change = Add(Deployment(settings=text)) if before is None else Swap(replace(before, settings=text))
-                await self.authority.store.commit(change)
-        except (Conflict, Unavailable) as exc:  # another process did at this moment; or the disk is full
-            log.warning("settings are not stored for commands: %s", exc.reason)
 
     def _learn_port(self, request: Request) -> None:
         """Take the port of the socket that a request came to: an application in development says it nowhere else."""
@@ -574,25 +541,10 @@ class Auth:
             return
         self.api.first_request = None
         url = f"http://localhost:{request.port}"
-        if request.port != _TEST_PORT and url != self._served.local_url:
+        if request.port != _TEST_PORT and url != self._upkeep.served.local_url:
             self.authority.sign_as(url + self.site.base_path)
             self.directory.post.letters.public_url = self.authority.issuer
-            self._served = replace(self._served, local_url=url)
-            self._storing = asyncio.create_task(self._store_settings())
-
-    async def _keep_house(self) -> None:
-        """Delete expired records at intervals. Several processes may do so at the same time without harm."""
-        wait = TIDY_FIRST
-        while True:
-            await asyncio.sleep(wait)
-            wait = TIDY_EVERY
-            try:
-                await self.tidy()
-            except DutchdoorError as exc:
-                log.warning("could not delete expired records, trying again later: %s", exc.reason)
-            except Exception:
-                # The loop must go on: otherwise this process would never delete expired records again.
-                log.exception("could not delete expired records")
+            self._upkeep.move(url)
 
     async def tidy(self) -> int:
         """Delete expired records by this policy, and return their number. A server does so by itself, every hour.
@@ -600,11 +552,7 @@ class Auth:
         Raises:
             Unavailable: the store is unavailable.
         """
-        started = time.monotonic()
-        count = await self.directory.registration.tidy() + await self.directory.deletion.tidy()
-        count += await self.authority.tidy()
-        notify(self.authority.hooks.tidied, count, time.monotonic() - started)
-        return count
+        return await self._upkeep.tidy()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -671,8 +619,7 @@ class Auth:
         """Whether an adapter leaves a `path` to the API: those of its routes, but not `/` and the description.
         `root_path` is where the application is mounted.
         """
-        own = below(self.site.base_path, path, root_path)
-        return own is not None and (own.startswith(self._own) or own in self._single)
+        return self.own_paths.owns(path, root_path)
 
     def described(self) -> dict[str, Any]:
         """Return the OpenAPI document of the paths that an adapter leaves to the API."""

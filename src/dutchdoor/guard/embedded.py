@@ -34,7 +34,7 @@ class Embedded:
         self.confirm_page = auth.site.confirm_page if ours else ""
         self.reload_page = auth.site.base_path + RELOAD_PATH
         self.auth, self.owns = auth, auth.owns
-        self.described, self.paths = auth.described, auth.own_paths
+        self.described, self.paths = auth.described, auth.own_paths.all
         self.application: AsgiApp = auth.asgi()
         self._external = auth.directory.external
         self.has_own_users = self._external is not None
