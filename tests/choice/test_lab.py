@@ -31,14 +31,9 @@ from dutchdoor.choice.lab.services import PlainShop
 from dutchdoor.choice.lab.site import COOKIE, PATH, site
 from dutchdoor.choice.lab.watching import Answer, Asking, Question
 
-OF_DUTCHDOOR = [each.id for each in PATTERNS if each.at_authority]
+OF_DUTCHDOOR = [each.id for each in PATTERNS if "authority" in each.wheres]
 RENEWING = [each.id for each in PATTERNS if each.renews and not each.bound]
-ASKED = [
-    (each.id, where)
-    for each in PATTERNS
-    for where, knows in (("authority", each.at_authority), ("service", each.at_service))
-    if knows
-]
+ASKED = [(each.id, where) for each in PATTERNS for where in each.wheres]
 """Each pattern, with the servers that know it."""
 
 

@@ -36,10 +36,8 @@ def deeds_of(pattern: Pattern) -> Mapping[str, Callable[[Place], None]]:
     for piece in pattern.pieces:
         deeds[f"steal-{piece}"] = lambda place, piece=piece: place.steal(piece)  # type: ignore[misc]
     for who in get_args(Who):
-        if pattern.at_authority:
-            deeds[f"ask-authority-{who}"] = lambda place, who=who: place.request(who, "authority")  # type: ignore[misc]
-        if pattern.at_service:
-            deeds[f"ask-service-{who}"] = lambda place, who=who: place.request(who, "service")  # type: ignore[misc]
+        for where in pattern.wheres:
+            deeds[f"ask-{where}-{who}"] = lambda place, who=who, where=where: place.request(who, where)  # type: ignore[misc]
         if pattern.renews:
             deeds[f"refresh-{who}"] = lambda place, who=who: place.refresh(who)  # type: ignore[misc]
     if pattern.renews:
@@ -68,7 +66,7 @@ class Lab:
                 pattern.id: Place(
                     pattern,
                     self.authority.origin,
-                    (orders if pattern.at_authority else self.plain).origin,
+                    (orders if "authority" in pattern.wheres else self.plain).origin,
                     _EMAIL,
                     password,
                 )

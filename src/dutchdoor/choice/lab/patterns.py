@@ -9,11 +9,13 @@ from msgspec import Struct
 
 from dutchdoor.texts import mark
 
-__all__ = ["BY_ID", "PATTERNS", "PIECES", "Pattern", "PatternId", "Piece"]
+__all__ = ["BY_ID", "PATTERNS", "PIECES", "Pattern", "PatternId", "Piece", "Where"]
 
 PatternId = Literal["session", "hybrid-cookie", "hybrid", "bound", "jwt", "plain"]
 Piece = Literal["cookie", "access_token", "refresh_token"]
 """Something that a browser holds, and that a thief can copy."""
+Where = Literal["authority", "service"]
+"""A server to send it to: the sign-in server, or another service."""
 
 PIECES: Final[Mapping[Piece, str]] = {
     "cookie": mark("cookie"),
@@ -47,10 +49,8 @@ class Pattern(Struct, frozen=True, kw_only=True):
     """Whether a key of the owner's browser proves each request."""
     renews: bool = False
     """Whether there is a refresh token."""
-    at_authority: bool = True
-    """Whether the sign-in server of dutchdoor knows it."""
-    at_service: bool = True
-    """Whether it can be sent to another service."""
+    wheres: tuple[Where, ...] = ("authority", "service")
+    """The servers that know it."""
 
 
 PATTERNS: Final = (
@@ -65,7 +65,7 @@ PATTERNS: Final = (
         pieces={"cookie": mark("A copy can do all that the owner can.")},
         words=("cookie", "look-up", "session", "site", "XSS"),
         by_page=True,
-        at_service=False,
+        wheres=("authority",),
     ),
     Pattern(
         id="hybrid-cookie",
@@ -118,7 +118,7 @@ PATTERNS: Final = (
         asks={},
         pieces={"access_token": mark("A copy sends requests as the owner until it expires, whatever the owner does.")},
         words=("access token", "expires", "HS256", "log-out", "signature"),
-        at_authority=False,
+        wheres=("service",),
     ),
 )  # fmt: skip
 

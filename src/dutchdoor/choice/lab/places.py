@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from dutchdoor.choice.lab.browser import Browser, Exchange, Who, claims_of
-from dutchdoor.choice.lab.patterns import Pattern, Piece
-from dutchdoor.choice.lab.watching import Answer, Question, Watch, Where
+from dutchdoor.choice.lab.patterns import Pattern, Piece, Where
+from dutchdoor.choice.lab.watching import Answer, Question, Watch
 
 __all__ = ["LOG_OUT", "OUTAGE", "REFRESH", "ROLES", "SETTLES_WITHIN", "Place"]
 
@@ -55,7 +55,7 @@ class Place:
         self.owner, self.thief = self._new("owner"), self._new("thief")
         self.sid, self.ids, self.watch = "", set(), None
         self.exchanges.clear()
-        url = f"{self._authority}/auth/login" if self.pattern.at_authority else f"{self._service}/login"
+        url = f"{self._authority}/auth/login" if "authority" in self.pattern.wheres else f"{self._service}/login"
         exchange = self._note(self.owner.send("POST", url, {**self._person, **self.pattern.asks}))
         self._keep(self.owner, exchange)
         self.has_begun = exchange.status == 200  # noqa: PLR2004 - OK
@@ -98,7 +98,7 @@ class Place:
     def log_out(self) -> None:
         """Let the owner sign out. Of a plain JWT, no server has a list: its owner can only delete the own copy."""
         self._begin(LOG_OUT)
-        if self.pattern.at_authority:
+        if "authority" in self.pattern.wheres:
             self._note(self.owner.send("POST", f"{self._authority}/auth/logout", {}))
         self.owner.forget()
         self.settle()
@@ -145,7 +145,7 @@ class Place:
         """What to ask now, with what each browser holds now. A browser that holds nothing has nothing to ask with."""
         for browser in (self.owner, self.thief):
             proof = browser.proof
-            for where in self.wheres():
+            for where in self.pattern.wheres:
                 if (where == "authority" and proof) or "authorization" in proof:
                     headers = proof if where == "authority" else {"authorization": proof["authorization"]}
                     yield Question(browser.who, where, self._url(where), headers, browser.signer)
@@ -154,13 +154,6 @@ class Place:
         """Return the bytes of a request that prove who sends it."""
         asked = next((each for each in self.questions() if each.who == who), None)
         return 0 if asked is None else sum(len(f"{name}: {value}\r\n") for name, value in asked.signed().items())
-
-    def wheres(self) -> Iterator[Where]:
-        """Return the servers that know this pattern."""
-        if self.pattern.at_authority:
-            yield "authority"
-        if self.pattern.at_service:
-            yield "service"
 
     def _url(self, where: Where) -> str:
         return f"{self._authority}/auth/me" if where == "authority" else f"{self._service}/orders"

@@ -11,9 +11,9 @@ from msgspec import Struct
 from dutchdoor.choice.glossary import WORDS
 from dutchdoor.choice.lab.browser import Who
 from dutchdoor.choice.lab.laboratory import ROLE, Lab
-from dutchdoor.choice.lab.patterns import PATTERNS, PIECES, Pattern, PatternId
+from dutchdoor.choice.lab.patterns import PATTERNS, PIECES, Pattern, PatternId, Where
 from dutchdoor.choice.lab.places import LOG_OUT, OUTAGE, REFRESH, ROLES, Place
-from dutchdoor.choice.lab.watching import Answer, Where
+from dutchdoor.choice.lab.watching import Answer
 from dutchdoor.texts import Text, mark
 from dutchdoor.texts.languages import Language
 
@@ -134,7 +134,7 @@ def _next(lab: Lab | None) -> str:
 def cells(lab: Lab | None) -> dict[str, Cell]:
     """Return the table of who is accepted now, by `pattern-who-where`."""
     found = {
-        f"{pattern.id}-{who}-{where}": _EMPTY if _knows(pattern, where) else _UNKNOWN[where]
+        f"{pattern.id}-{who}-{where}": _EMPTY if where in pattern.wheres else _UNKNOWN[where]
         for pattern in PATTERNS
         for who in get_args(Who)
         for where in get_args(Where)
@@ -142,10 +142,6 @@ def cells(lab: Lab | None) -> dict[str, Cell]:
     if lab is not None:
         found |= {f"{name}-{asked.who}-{asked.where}": _cell(answer) for name, asked, answer in lab.ask()}
     return found
-
-
-def _knows(pattern: Pattern, where: Where) -> bool:
-    return pattern.at_authority if where == "authority" else pattern.at_service
 
 
 def _cell(answer: Answer) -> Cell:
@@ -195,7 +191,7 @@ def _pattern(pattern: Pattern, lab: Lab | None, now: float) -> dict[str, Any]:
         "shows": pattern.shows,
         "pieces": pattern.pieces,
         "renews": pattern.renews,
-        "wheres": [where for where in get_args(Where) if _knows(pattern, where)],
+        "wheres": pattern.wheres,
         "words": {word: WORDS[word] for word in pattern.words},
         "has_begun": begun,
         "browsers": {who: _browser(place, who, session, now) for who in WHO},
@@ -239,6 +235,6 @@ def _left(expires_at: float | None, piece: str | None, session: Mapping[str, str
 
 def _revocations(lab: Lab, place: Place) -> Iterator[dict[str, str]]:
     """Return the entries of the log that are about this sign-in, or about the whole account."""
-    for row in lab.authority.revocations() if place.pattern.at_authority and place.has_begun else ():
+    for row in lab.authority.revocations() if "authority" in place.pattern.wheres and place.has_begun else ():
         if row["id"] in place.ids or (row["kind"] == "subject" and row["id"] == lab.subject):
             yield row

@@ -9,16 +9,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from types import TracebackType
-from typing import Final, Literal, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 
 from dutchdoor.choice.lab.browser import Signer, Who, claims_of
+from dutchdoor.choice.lab.patterns import Where
 
-__all__ = ["Answer", "Asking", "Question", "Seen", "Watch", "Where"]
-
-Where = Literal["authority", "service"]
+__all__ = ["Answer", "Asking", "Question", "Seen", "Watch"]
 
 ANSWERS_WITHIN: Final = 3.0
 OFTEN, OFTEN_FOR, SELDOM = 0.002, 1.0, 0.25
