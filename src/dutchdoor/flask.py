@@ -35,6 +35,7 @@ from dutchdoor.guard.wsgi import FORMS, engine_around, navigates, prove_first, r
 from dutchdoor.model.audit_entry import AuditEvent
 from dutchdoor.model.durations import Duration
 from dutchdoor.model.principal import Principal
+from dutchdoor.model.spelling import spelt
 
 with extra("flask"):
     from flask import Flask, Request, Response, current_app, has_request_context, request
@@ -90,6 +91,7 @@ class Auth(OnWsgi):
         Misconfigured: a setting is unknown or wrong, or the application has an `Auth` already.
     """
 
+    @spelt
     def __init__(
         self,
         app: Flask | None = None,

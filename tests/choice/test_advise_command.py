@@ -64,12 +64,12 @@ def test_a_question_that_follows_from_another_is_asked_then_alone(run: Run) -> N
     [
         ("pgaes\n", "Did you mean pages?"),
         ("9\n", "is not one of pages"),
-        ("1\nmany\n", "write a whole number"),
-        ("1\n1.5k\n", "write a whole number, such as 1500000"),
-        ("1\n0\nsoon\n", "write a duration such as 0s, 15s, 10m or 1h, or expiry"),
+        ("1\nmany\n", "! Write a whole number"),
+        ("1\n1.5k\n", "! Write a whole number, such as 1500000"),
+        ("1\n0\nsoon\n", "! Write a duration such as 0s, 15s, 10m or 1h, or expiry"),
         ("1\n0\n40d\n", "a duration of at most 1d, or expiry"),
         ("1\n0\n\n\n0\n", "a number from 1 to"),
-        ("1\n0\n\n\n\n\n\nhttp://auth.example.com\n", "write an https address without a path"),
+        ("1\n0\n\n\n\n\n\nhttp://auth.example.com\n", "! Write an https address without a path"),
     ],
     ids=["misspelt", "no such number", "words", "a point", "no duration", "too long", "too few", "plain http"],
 )
@@ -78,6 +78,13 @@ def test_a_mistake_is_asked_again(run: Run, typed: str, says: str) -> None:
     ran = run("advise", text=typed + "\n" * 20, terminal=True)
     assert says in " ".join(ran.err.split())
     assert ran.code == 0
+
+
+def test_a_wrong_option_is_named_as_it_was_typed(run: Run) -> None:
+    """A wrong answer that was given as an option is refused by the name of the option."""
+    ran = run("advise", "--framework", "fastapy")
+    assert ran.code == 2
+    assert ran.err.startswith("dutchdoor: --framework: 'fastapy' is not one of ")
 
 
 def test_a_question_mark_explains_the_words(run: Run) -> None:
@@ -136,7 +143,7 @@ def test_a_file_answers_all_questions(run: Run) -> None:
     ("text", "says"),
     [
         ("servces = 3", "'servces' is not a requirement. The most similar is services."),
-        ("services = -1", "services: a number from 0 to 1,000,000."),
+        ("services = -1", "services: write a number from 0 to 1,000,000."),
         ("clients = []", "clients: name at least one of pages"),
         ('clients = ["tv"]', "clients: 'tv' is not one of pages"),
         ("clients = 3", "clients: name at least one of"),

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from dutchdoor.choice.lab.patterns import PATTERNS
 from dutchdoor.choice.lab.services import PlainShop
 from dutchdoor.choice.lab.site import COOKIE, PATH, site
 from dutchdoor.choice.lab.watching import Answer, Asking, Question
+from dutchdoor.choice.own_folder import LOCKED_WITHIN, own_folder
 
 OF_DUTCHDOOR = [each.id for each in PATTERNS if "authority" in each.wheres]
 RENEWING = [each.id for each in PATTERNS if each.renews and not each.bound]
@@ -546,6 +548,26 @@ time.sleep(60)
     while answers_at(port):
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+def test_r11_what_a_killed_lab_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of a process that was killed is removed by the next one. One that is in use stays, one that a process
+    may be about to lock, and one that a link leads to.
+    """
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    (tmp_path / "lab-link").symlink_to(elsewhere)
+    (left := tmp_path / "lab-left").mkdir()
+    (left / "dutchdoor.db").write_text("secrets")
+    with own_folder("lab-") as used:
+        assert left.exists(), "it is too young to be known as left"
+        later = time.time() + LOCKED_WITHIN + 5
+        monkeypatch.setattr(time, "time", lambda: later)
+        with own_folder("lab-"):
+            assert not left.exists()
+            assert used.exists()
+            assert elsewhere.exists()
+    assert not used.exists()
 
 
 def answers_at(port: int) -> bool:

@@ -482,6 +482,9 @@ def test_a_refusal_says_what_to_do(context: BrowserContext, site: Site) -> None:
     assert wrong["message"]
     odd = sign_in(page, mode="cookie")
     assert (odd["status"], odd["field"]) == (422, "mode")
+    for forgotten in ("auth.signIn()", "auth.code()"):
+        name, status = page.evaluate(f"async () => {forgotten}.catch(error => [error.name, error.status])")
+        assert (name, status) == ("AuthError", 422)
     page.route("**/auth/login", lambda route: route.fulfill(status=502, body="<h1>Bad gateway</h1>"))
     assert sign_in(page)["message"] == "The server answered 502, without a reason."
 

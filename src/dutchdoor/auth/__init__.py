@@ -24,7 +24,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 from dutchdoor.auth.arguments import (
     check_alone,
-    check_lists,
+    check_types,
     check_values,
     read_issuers,
     read_languages,
@@ -58,6 +58,7 @@ from dutchdoor.model.policy import STANDARD, Policy, RegistrationMode
 from dutchdoor.model.principal import Principal
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
 from dutchdoor.model.sightings import NetworkReader
+from dutchdoor.model.spelling import spelt
 from dutchdoor.model.suspicion import Reaction, Suspected
 from dutchdoor.revocation.lease import Terms
 from dutchdoor.services.accounts import Directory
@@ -195,6 +196,7 @@ class Auth:
         Misconfigured: two settings contradict each other, one is not safe, or a driver is not installed.
     """
 
+    @spelt
     def __init__(
         self,
         database: str | Store = "sqlite:///dutchdoor.db",
@@ -246,17 +248,8 @@ class Auth:
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.made_with = {name: given for name, given in locals().items() if name != "self"}
+        check_types(self.made_with)
         check_values(policy, limits, alg=alg, hsts=hsts, console=console)
-        check_lists(
-            hosts=hosts,
-            proxies=proxies,
-            origins=origins,
-            origin_headers=origin_headers,
-            passkey_origins=passkey_origins,
-            audience=audience,
-            languages=languages,
-            webhook_networks=webhook_networks,
-        )
         if users is not None:
             check_alone(
                 users,

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, cast, get_args
+from typing import Any, Final, cast, get_args
 
 from msgspec.structs import replace
 
+from dutchdoor.credentials.password import PasswordHasher
 from dutchdoor.errors import Misconfigured
 from dutchdoor.issuers.issuer import Issuer
 from dutchdoor.mail import Transport
 from dutchdoor.mail.console import ConsoleTransport
 from dutchdoor.mail.urls import make_transport, noreply
 from dutchdoor.model.choices import check_choice
+from dutchdoor.model.master_key import MasterKeys
 from dutchdoor.model.policy import STANDARD, Policy, RegistrationMode
 from dutchdoor.model.rate_limits import Limits
 from dutchdoor.services.external_users import ExternalUsers
+from dutchdoor.services.own_steps import SignInStep
 from dutchdoor.texts.languages import SHIPPED, Languages
 from dutchdoor.web.headers import Hsts
 from dutchdoor.web.http import is_loopback
 
 __all__ = [
     "check_alone",
-    "check_lists",
+    "check_types",
     "check_values",
     "read_issuers",
     "read_languages",
@@ -35,6 +39,7 @@ __all__ = [
 
 ALGORITHMS: Final = ("ES256", "EdDSA", "RS256", "HS256")
 """What signs access tokens."""
+_CONTACT: Final = re.compile(r"(mailto:[^\s@]+@[^\s@]+|https://[^\s/]+\S*)")
 
 
 def check_values(policy: object, limits: object, *, alg: object, hsts: object, console: bool) -> None:
@@ -52,11 +57,69 @@ def check_values(policy: object, limits: object, *, alg: object, hsts: object, c
         )
 
 
-def check_lists(**given: object) -> None:
-    """Refuse text where a list is taken: each letter would be one of them."""
-    for name, value in given.items():
-        if isinstance(value, str):
+_TEXT: Final = ("a text", lambda value: isinstance(value, str))
+_TEXT_OR_NONE: Final = ("a text", lambda value: value is None or isinstance(value, str))
+_PATH: Final = ("a path", lambda value: value is None or isinstance(value, str | os.PathLike))
+_SWITCH: Final = ("True or False", lambda value: isinstance(value, bool))
+_TEXTS: Final = (
+    "a list of texts",
+    lambda value: (
+        isinstance(value, Iterable)
+        and not isinstance(value, str)
+        and not (isinstance(value, list | tuple) and not all(isinstance(each, str) for each in value))
+    ),
+)
+_FUNCTION: Final = ("a function", lambda value: value is None or callable(value))
+
+
+def _with(method: str) -> tuple[str, Callable[[Any], bool]]:
+    return f"an object with the method `{method}`", lambda value: value is None or hasattr(value, method)
+
+
+_TYPES: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
+    "database": (
+        "a URL such as sqlite:///app.db, or a store",
+        lambda value: isinstance(value, str) or hasattr(value, "commit"),
+    ),
+    "master_key": ("a file, or MasterKeys", lambda value: isinstance(value, MasterKeys) or _PATH[1](value)),
+    "steps": ("a list of SignInStep", lambda value: isinstance(value, SignInStep | Sequence)),
+    "hasher": ("a PasswordHasher", lambda value: value is None or isinstance(value, PasswordHasher)),
+    "catalogues": _PATH,
+    "devices": _with("read"),
+    "countries": _with("country"),
+    "networks": _with("network"),
+    **dict.fromkeys(("redis", "base_path", "passkey_domain", "cookie_prefix", "product", "security_contact"), _TEXT),
+    **dict.fromkeys(("public_url", "local_url", "sign_in_page", "home", "mail_from"), _TEXT_OR_NONE),
+    **dict.fromkeys(("pass_preflights", "clear_site_data", "docs", "console"), _SWITCH),
+    **dict.fromkeys(
+        (
+            "hosts", "proxies", "origins", "origin_headers", "passkey_origins", "audience", "languages",
+            "webhook_networks",
+        ),
+        _TEXTS,
+    ),
+    **dict.fromkeys(("breached", "deliver_code", "claims", "on_suspicion", "clock"), _FUNCTION),
+}  # fmt: skip
+"""What each argument is, in words, and whether a value is that: of those that no function below reads by itself."""
+
+
+def check_types(given: Mapping[str, object]) -> None:
+    """Check that each argument is what it must be. Else, some would fail at the first request that needs them.
+
+    Raises:
+        Misconfigured: one is not. A value that could be a secret is not repeated.
+    """
+    for name, (says, fits) in _TYPES.items():
+        value = given[name]
+        if fits(value):
+            continue
+        if says == _TEXTS[0] and isinstance(value, str):  # each letter would be one of them
             raise Misconfigured(f"{name} is a list: {name}=[{value!r}].")
+        what = "" if isinstance(value, list | tuple) else f", and not of the type {type(value).__name__}"
+        raise Misconfigured(f"{name} is {says}{what}.")
+    contact = str(given["security_contact"])
+    if contact and not _CONTACT.fullmatch(contact):
+        raise Misconfigured(f"security_contact is {contact!r}. Give mailto:security@example.com, or an https address.")
 
 
 def check_alone(users: object, policy: Policy, **others: object) -> None:

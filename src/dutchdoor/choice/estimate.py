@@ -7,7 +7,7 @@ terminal, the page and the documentation show them as they are.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Literal, TypeAlias, get_args
 
 from msgspec import Struct
@@ -18,10 +18,23 @@ from dutchdoor.choice.questions import Answers
 from dutchdoor.choice.rules import MONTH, PEAK, PROXY_TOKEN, USED, log_ins, refreshes, rows
 from dutchdoor.errors import Misconfigured
 from dutchdoor.model.device_binding import BOUND_FOR
-from dutchdoor.model.policy import LONGEST_ACCESS, STANDARD, Mode
+from dutchdoor.model.durations import short_duration
+from dutchdoor.model.policy import DAY, LONGEST_ACCESS, STANDARD, Mode
 from dutchdoor.revocation.lease import GUARD, LONGEST, SHORTEST, Terms
 
-__all__ = ["FORMULAS", "STOLEN", "Estimate", "Exposure", "Formula", "Given", "Number", "Stolen", "estimate", "given_by"]
+__all__ = [
+    "FORMULAS",
+    "STOLEN",
+    "Estimate",
+    "Exposure",
+    "Formula",
+    "Given",
+    "Number",
+    "Stolen",
+    "check_bounds",
+    "estimate",
+    "given_by",
+]
 
 Unit: TypeAlias = Literal["B", "B/s", "1/s", "cores", "rows", "nodes", "verifiers"]
 
@@ -33,6 +46,30 @@ KEPT_FOR: Final = LONGEST_ACCESS + Terms().kept_for
 """Seconds for which an entry of the revocation log is kept."""
 EVENTS_FOR: Final = STANDARD.max_audit_for
 TOUCH_EVERY: Final = STANDARD.touch_every
+
+
+BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
+    "users": (1, 1e10),
+    "sessions_each": (1, 1000),
+    "requests": (0, 1e7),
+    "services": (0, 1e6),
+    "access_for": (1, LONGEST_ACCESS),
+    "absolute_for": (60, 36_500 * DAY),
+    "lease": (SHORTEST, LONGEST),
+    "nodes": (1, 1e6),
+    "workers": (1, 256),
+}
+"""The least and the most of each number that goes in."""
+_DURATIONS: Final = frozenset({"access_for", "absolute_for", "lease"})
+
+
+def check_bounds(name: str, value: float, typed_as: str) -> None:
+    """Check one number. `typed_as` is what the message calls it. Raises `Misconfigured`."""
+    least, most = BOUNDS[name]
+    if not least <= value <= most:
+        if name in _DURATIONS:
+            raise Misconfigured(f"{typed_as}: write {short_duration(least)} to {short_duration(most)}.")
+        raise Misconfigured(f"{typed_as}: write a number from {least:,.0f} to {most:,.0f}.")
 
 
 class Given(Struct, frozen=True, kw_only=True):
@@ -54,14 +91,8 @@ class Given(Struct, frozen=True, kw_only=True):
     database: Literal["sqlite", "postgres"] = "sqlite"
 
     def __post_init__(self) -> None:
-        for name, least, most in (
-            ("users", 1, 1e10), ("sessions_each", 1, 1000), ("requests", 0, 1e7), ("services", 0, 1e6),
-            ("access_for", 1, LONGEST_ACCESS), ("absolute_for", 60, 1e10), ("lease", SHORTEST, LONGEST),
-            ("nodes", 1, 1e6), ("workers", 1, 256),
-        ):  # fmt: skip
-            if not least <= getattr(self, name) <= most:
-                unit = " seconds" if name in {"access_for", "absolute_for", "lease"} else ""
-                raise Misconfigured(f"{name} must be {least:,g} to {most:,.0f}{unit}.")
+        for name in BOUNDS:
+            check_bounds(name, getattr(self, name), name)
 
     @property
     def _asked(self) -> Answers:

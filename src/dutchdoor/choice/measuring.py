@@ -12,7 +12,6 @@ import json
 import sqlite3
 import statistics
 import subprocess
-import tempfile
 import threading
 import time
 from collections import defaultdict
@@ -27,6 +26,7 @@ from msgspec.structs import replace
 from dutchdoor.auth import Auth
 from dutchdoor.choice.comparison import COLUMNS, FACTS, MEASURED, Column, Comparison
 from dutchdoor.choice.figures import Figure, Unit, figure, this_machine, today
+from dutchdoor.choice.own_folder import own_folder
 from dutchdoor.choice.own_server import ENDS_WITHIN, end, start
 from dutchdoor.choice.plain_jwt import PlainJwt
 from dutchdoor.errors import InvalidToken, Unavailable
@@ -111,8 +111,7 @@ def measure(plan: Plan, progress: Progress, others: Sequence[Other] = (), *, by:
     """
     samples: Samples = defaultdict(list)
     steps = 2 * plan.rounds + 2 * plan.outages
-    with tempfile.TemporaryDirectory(prefix="dutchdoor-compare-") as name:
-        folder = Path(name)
+    with own_folder("dutchdoor-compare-") as folder:
         with _server(folder, plan) as server, _following(server) as verifiers:
             for number in range(plan.rounds):
                 said = f"round {number + 1} of {plan.rounds}"

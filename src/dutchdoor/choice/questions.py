@@ -242,9 +242,18 @@ BY_ID: Final = {question.id: question for question in QUESTIONS}
 # --- reading an answer -----------------------------------------------------------------------------------------------
 
 
-def read_answer(question: Question, given: object) -> Any:
-    """Return the value of one answer, from a file or as a person typed it. Raises `Misconfigured` with the fix."""
-    return _READERS[question.kind](question, given.strip() if isinstance(given, str) else given)
+def read_answer(question: Question, given: object, *, typed_as: str | None = None) -> Any:
+    """Return the value of one answer, from a file or as a person typed it.
+
+    Raises:
+        Misconfigured: it is no answer. The message has the fix, after what the answer was `typed_as`: an option, or ""
+            for a person who sees the question. In a file, that is the id of the question.
+    """
+    try:
+        return _READERS[question.kind](question, given.strip() if isinstance(given, str) else given)
+    except Misconfigured as exc:
+        name = question.id if typed_as is None else typed_as
+        raise Misconfigured(f"{name}: {exc}" if name else f"{exc}") from None
 
 
 def read_answers(given: Mapping[str, object]) -> Answers:
@@ -296,20 +305,20 @@ def _choice(question: Question, word: str) -> str:
         return word
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     meant = f" Did you mean {near[0]}?" if near else ""
-    raise Misconfigured(f"{question.id}: {word[:40]!r} is not one of {', '.join(names)}.{meant}")
+    raise Misconfigured(f"{word[:40]!r} is not one of {', '.join(names)}.{meant}")
 
 
 def _several(question: Question, given: object) -> tuple[str, ...]:
     words = _words(given)
     if not words:
-        raise Misconfigured(f"{question.id}: name at least one of {', '.join(question.choices)}.")
+        raise Misconfigured(f"name at least one of {', '.join(question.choices)}.")
     chosen = {_choice(question, word) for word in words}
     return tuple(name for name in question.choices if name in chosen)
 
 
 def _one(question: Question, given: object) -> str:
     if not isinstance(given, str):
-        raise Misconfigured(f"{question.id}: write one of {', '.join(question.choices)}.")
+        raise Misconfigured(f"write one of {', '.join(question.choices)}.")
     return _choice(question, given.lower())
 
 
@@ -323,12 +332,12 @@ def _count(question: Question, given: object) -> int:
         digits = re.sub(r"[_,. ]", "", found[1])
         # 1.5m is half of what a reader means by 15m: a point is a separator of thousands, or it is refused.
         if not re.fullmatch(r"[0-9]+|[0-9]{1,3}([_,. ][0-9]{3})+", found[1].strip()):
-            raise Misconfigured(f"{question.id}: write a whole number, such as 1500000 or 1,500,000.")
+            raise Misconfigured("write a whole number, such as 1500000 or 1,500,000.")
         given = int(digits) * _TIMES[found[2].lower()]
     if isinstance(given, bool) or not isinstance(given, int):
-        raise Misconfigured(f"{question.id}: write a whole number, such as 2000 or 2k.")
+        raise Misconfigured("write a whole number, such as 2000 or 2k.")
     if not question.least <= given <= question.most:
-        raise Misconfigured(f"{question.id}: a number from {question.least:,.0f} to {question.most:,.0f}.")
+        raise Misconfigured(f"write a number from {question.least:,.0f} to {question.most:,.0f}.")
     return given
 
 
@@ -339,16 +348,16 @@ def _duration(question: Question, given: object) -> float:
     try:
         seconds = read_duration(given)
     except Misconfigured:
-        raise Misconfigured(f"{question.id}: write a duration such as 0s, 15s, 10m or 1h{more}.") from None
+        raise Misconfigured(f"write a duration such as 0s, 15s, 10m or 1h{more}.") from None
     if not question.least <= seconds <= question.most:
-        raise Misconfigured(f"{question.id}: a duration of at most {short_duration(question.most)}{more}.")
+        raise Misconfigured(f"write a duration of at most {short_duration(question.most)}{more}.")
     return seconds
 
 
 _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 
 
-def _origin(question: Question, given: object) -> str:
+def _origin(_question: Question, given: object) -> str:
     text = given.rstrip("/") if isinstance(given, str) else ""
     try:
         parts = urlsplit(text)
@@ -359,7 +368,7 @@ def _origin(question: Question, given: object) -> str:
     fits = _HOST.fullmatch(host) and text.lower() == f"{parts.scheme}://{host}" + (f":{port}" if port else "")
     if parts.scheme != "https" or not fits:
         raise Misconfigured(
-            f"{question.id}: write an https address without a path, such as https://auth.example.com. Browsers keep "
+            "write an https address without a path, such as https://auth.example.com. Browsers keep "
             "the cookies of a sign-in for https alone."
         )
     return text.lower()
@@ -368,7 +377,7 @@ def _origin(question: Question, given: object) -> str:
 def _origins(question: Question, given: object) -> tuple[str, ...]:
     words = _words(given)
     if words is None:
-        raise Misconfigured(f"{question.id}: write a list of addresses, such as https://app.example.com.")
+        raise Misconfigured("write a list of addresses, such as https://app.example.com.")
     return tuple(dict.fromkeys(_origin(question, word) for word in words if word != "none"))
 
 

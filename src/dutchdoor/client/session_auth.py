@@ -36,6 +36,7 @@ from dutchdoor.errors import (
     Superseded,
     Unavailable,
 )
+from dutchdoor.model.spelling import spelt
 
 __all__ = ["SessionAuth"]
 
@@ -86,6 +87,7 @@ class SessionAuth(httpx2.Auth):
         Misconfigured: the URL is plain HTTP to another machine, or arguments contradict each other.
     """
 
+    @spelt
     def __init__(
         self,
         url: str,

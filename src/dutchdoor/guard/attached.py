@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from collections.abc import Set as AbstractSet
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dutchdoor.errors import Misconfigured
 from dutchdoor.guard.gates import Gate, Verifying
-from dutchdoor.model.choices import nearest
 from dutchdoor.verifier import Verifier
 
 if TYPE_CHECKING:
@@ -46,7 +44,6 @@ def make_gate(
     if issuer is not None:
         if database is not None:
             raise Misconfigured("Auth takes a database or an issuer: with `issuer`, another server keeps the accounts.")
-        _check_names(options, _VERIFYING, "Auth(issuer=...)")
         return Verifying(Verifier(issuer, audience=audience, **options))
     # Imported now: a service that only verifies does not have its packages.
     engine: type[Auth] = import_module("dutchdoor").Auth
@@ -56,9 +53,10 @@ def make_gate(
         options = {name: value for name, value in options.items() if name != "sign_in_page"}
         _none_left(options if audience is None else {**options, "audience": audience}, "Give them to dutchdoor.Auth.")
         return embedded(database, sign_in_page=page)
-    _check_names(options, frozenset(inspect.signature(engine).parameters) - {"database"}, "Auth")
+    for name in sorted(options.keys() & _VERIFYING - set(inspect.signature(engine).parameters)):
+        raise Misconfigured(f"{name!r} is for a service that only verifies: Auth(issuer=..., {name}=...).")
     if audience is not None:
-        options = {**options, "audience": (audience,) if isinstance(audience, str) else tuple(audience)}
+        options = {**options, "audience": (audience,) if isinstance(audience, str) else audience}
     where: str | Store = DATABASE if database is None else database  # type: ignore[assignment] # not an engine
     return embedded(engine(where, **options))
 
@@ -74,17 +72,3 @@ def engine_of(gate: Gate) -> Auth:
 def _none_left(options: Mapping[str, Any], where: str) -> None:
     if options:
         raise Misconfigured(f"Auth got {', '.join(sorted(options))} beside an object that is made already. {where}")
-
-
-def _check_names(options: Mapping[str, Any], known: AbstractSet[str], what: str) -> None:
-    for name in options:
-        if name not in known:
-            if what == "Auth" and name in _policy_names():
-                raise Misconfigured(f"{name!r} is a setting of the policy: Auth(policy=Policy({name}=...)).")
-            if what == "Auth" and name in _VERIFYING:
-                raise Misconfigured(f"{name!r} is for a service that only verifies: Auth(issuer=..., {name}=...).")
-            raise Misconfigured(f"{what} has no setting {name!r}. {nearest(name, known)}")
-
-
-def _policy_names() -> AbstractSet[str]:
-    return frozenset(import_module("dutchdoor.model.policy").Policy.__struct_fields__)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dutchdoor.guard.asgi import Guard
 from dutchdoor.guard.attached import engine_of, make_gate
 from dutchdoor.model.audit_entry import AuditEvent, EventName
+from dutchdoor.model.spelling import spelt
 
 if TYPE_CHECKING:
     from dutchdoor.auth import Auth, HasScope
@@ -36,6 +37,7 @@ class OnAsgi:
     _eager = False
     """Whether the user is put into each scope."""
 
+    @spelt
     def __init__(
         self,
         database: str | Store | Auth | Verifier | None = None,

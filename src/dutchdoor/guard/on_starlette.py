@@ -12,6 +12,7 @@ from dutchdoor.errors import Misconfigured
 from dutchdoor.guard.asgi import Middleware, visit_of
 from dutchdoor.guard.on_asgi import OnAsgi
 from dutchdoor.model.session_data import SessionData
+from dutchdoor.model.spelling import spelt
 
 if TYPE_CHECKING:
     from dutchdoor.auth import Auth
@@ -35,6 +36,7 @@ class OnStarlette(OnAsgi):
         Misconfigured: a setting is unknown or wrong, or the application has an `Auth` already.
     """
 
+    @spelt
     def __init__(
         self,
         app: Starlette | None = None,

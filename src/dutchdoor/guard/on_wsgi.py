@@ -11,6 +11,7 @@ from dutchdoor.guard.gates import Gate
 from dutchdoor.guard.threads import SyncGate
 from dutchdoor.guard.wsgi import Environ, request_in
 from dutchdoor.model.audit_entry import AuditEvent, EventName
+from dutchdoor.model.spelling import spelt
 
 if TYPE_CHECKING:
     from dutchdoor.auth import Auth
@@ -36,6 +37,7 @@ class OnWsgi:
         Misconfigured: a setting is unknown or wrong.
     """
 
+    @spelt
     def __init__(
         self,
         database: str | Store | Auth | Verifier | None = None,

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from dutchdoor.errors import Misconfigured
 from dutchdoor.issuers.issuer import Issuer
+from dutchdoor.model.spelling import spelt
 
 __all__ = ["PRESETS", "Preset"]
 
@@ -26,6 +27,10 @@ class Preset(Struct, frozen=True):
     needs: Mapping[str, str] = {}
     """The values that it has none of, with an example of each."""
 
+    def __str__(self) -> str:
+        return str(self.values.get("name", "openid"))
+
+    @spelt
     def __call__(self, *, client_id: str, client_secret: str = "", **more: Any) -> Issuer:
         """Return the issuer. Raises `Misconfigured` for a name or a value that is not acceptable."""
         given = {**self.values, "client_id": client_id, "client_secret": client_secret, **more}

@@ -99,7 +99,7 @@ class AccessTokenVerifier:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Raises `Misconfigured` for an empty issuer or audience, or a leeway beyond `MAX_LEEWAY`."""
-        names = (audience,) if isinstance(audience, str) else tuple(audience)
+        names = _names(audience)
         if type(issuer) is not str or not issuer:
             raise Misconfigured("A verifier needs an issuer.")
         if not names or not all(type(name) is str and name for name in names):
@@ -215,7 +215,7 @@ class AccessTokenIssuer:
 
     def __init__(self, *, issuer: str, audience: str | Iterable[str], budget: int = SIZE_BUDGET) -> None:
         """Raises `Misconfigured` for an empty issuer or audience, or a budget above what our verifiers accept."""
-        names = (audience,) if isinstance(audience, str) else tuple(audience)
+        names = _names(audience)
         if not issuer:
             raise Misconfigured("An issuer needs a name.")
         if not names or not all(type(name) is str and name for name in names) or len(set(names)) != len(names):
@@ -329,3 +329,9 @@ def _checked_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
     except strict_json.MalformedJSON as refusal:
         raise Misconfigured(f"The extra claims cannot be written: {refusal}.") from None
     return held
+
+
+def _names(audience: str | Iterable[str]) -> tuple[str, ...]:
+    if not isinstance(audience, Iterable):
+        raise Misconfigured(f"audience is a name or a list of names, and not {audience!r}.")
+    return (audience,) if isinstance(audience, str) else tuple(audience)

@@ -1,19 +1,26 @@
-"""Settings as a class: a name that it does not have is refused with the nearest one.
+"""Settings as arguments: a call that Python would refuse with a `TypeError` says which setting is meant, and how to
+write it.
 
-From version 3.13 on, Python itself names the nearest argument of a function. A struct has no function that it could
-look at, so the classes of settings have this metaclass.
+`Spelt` makes classes of settings that are structs. `spelt` decorates the constructor of every other class that an
+application calls with settings.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
-from msgspec import StructMeta
+from msgspec import Struct, StructMeta
 
 from dutchdoor.errors import Misconfigured
 from dutchdoor.model.choices import nearest
 
-__all__ = ["Spelt"]
+__all__ = ["Spelt", "spelt"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Spelt(StructMeta):
@@ -22,9 +29,78 @@ class Spelt(StructMeta):
     if not TYPE_CHECKING:  # a type checker reads the arguments of a class from its fields
 
         def __call__(cls, *args: Any, **given: Any) -> Any:  # noqa: N805 - of a metaclass
-            """Create the settings. Raises `Misconfigured` for a name that they do not have."""
-            known = cls.__struct_fields__
-            for name in given:
-                if name not in known:
-                    raise Misconfigured(f"{cls.__name__}({name}=...): no such setting. {nearest(name, known)}")
-            return super().__call__(*args, **given)
+            """Create the settings. Raises `Misconfigured` for a call that does not fit."""
+            try:
+                return super().__call__(*args, **given)
+            except TypeError:
+                _explain(cls.__name__, inspect.signature(cls), args, given, _choices(cls, args))
+                raise
+
+
+def spelt(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a constructor, so that it raises `Misconfigured` for a call that does not fit. It may also be the method
+    of an object that is called as a constructor; then the object's text is its name.
+    """
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **given: P.kwargs) -> R:
+        try:
+            return function(*args, **given)
+        except TypeError:
+            signature = inspect.signature(function)
+            own = signature.replace(parameters=list(signature.parameters.values())[1:])
+            called = type(args[0]).__name__ if function.__name__ == "__init__" else str(args[0])
+            _explain(called, own, args[1:], given)
+            raise
+
+    return checked
+
+
+def _explain(
+    called: str,
+    signature: inspect.Signature,
+    args: Sequence[Any],
+    given: Mapping[str, Any],
+    instead: Sequence[str] = (),
+) -> None:
+    """Raise `Misconfigured` if a call does not fit. Else, the `TypeError` came from within. No value is repeated that
+    could be a secret.
+    """
+    parameters = signature.parameters.values()
+    places = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
+    named = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+    takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters)
+    for name in given:
+        if not takes_all and name not in (*places, *named):
+            inner = next((each for each in parameters if name in _fields(each.default)), None)
+            if inner is not None:
+                kind = f"{inner.name}={type(inner.default).__name__}({name}=...)"
+                raise Misconfigured(
+                    f"{called}({name}=...): this is a setting within another: {called}({kind})."
+                ) from None
+            raise Misconfigured(f"{called}({name}=...): no such setting. {nearest(name, [*places, *named])}") from None
+    if len(args) > len(places):
+        example = instead or [f"{called}({', '.join([*places, f'{named[0]}=...'])})"]
+        alone = f"Only {' and '.join(places)} may stand without a name" if places else "Write the name of each setting"
+        raise Misconfigured(f"{called}: {alone}, as in {' or '.join(example)}.") from None
+    twice = next((name for name in places[: len(args)] if name in given), None)
+    if twice is not None:
+        raise Misconfigured(f"{called}: {twice} is given twice, once without its name.") from None
+    required = {each.name for each in parameters if each.default is each.empty and each.kind is not each.VAR_KEYWORD}
+    missing = [name for name in (*places[len(args) :], *named) if name in required and name not in given]
+    if missing:
+        raise Misconfigured(f"{called} needs {missing[0]}: {called}({missing[0]}=...).") from None
+
+
+def _fields(settings: object) -> Sequence[str]:
+    return settings.__struct_fields__ if isinstance(settings, Struct) else ()
+
+
+def _choices(cls: type, args: Sequence[Any]) -> list[str]:
+    """Return the settings that have the first value among their choices, as a person writes them."""
+    kinds = get_type_hints(cls) if args and isinstance(args[0], str) else {}
+    return [
+        f'{cls.__name__}({name}="{args[0]}")'
+        for name, kind in kinds.items()
+        if get_origin(kind) is Literal and args[0] in get_args(kind)
+    ]

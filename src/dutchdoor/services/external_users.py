@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeAlias, TypeVar, overload
 from uuid import UUID
 
 from dutchdoor.errors import Misconfigured
+from dutchdoor.model.spelling import spelt
 from dutchdoor.services.calling import is_coroutine_function
 
 __all__ = ["ExternalUsers", "SubjectLike"]
@@ -55,6 +56,7 @@ class ExternalUsers(Generic[UserT]):
         roles: Callable[[UserT], Iterable[str]] | None = None,
     ) -> None: ...
 
+    @spelt
     def __init__(
         self,
         *,

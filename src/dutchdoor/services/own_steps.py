@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from dutchdoor.errors import InvalidInput, Misconfigured
+from dutchdoor.model.spelling import spelt
 from dutchdoor.services.calling import Calling, asking
 from dutchdoor.texts import mark
 
@@ -48,6 +49,7 @@ class SignInStep:
         Misconfigured: the name or the page is not of this form, or a function cannot be called.
     """
 
+    @spelt
     def __init__(
         self,
         name: str,

@@ -42,6 +42,7 @@ from dutchdoor.model.durations import Duration, read_duration
 from dutchdoor.model.policy import LONGEST_ACCESS
 from dutchdoor.model.principal import Principal
 from dutchdoor.model.service_credentials import VerifierSecret
+from dutchdoor.model.spelling import spelt
 from dutchdoor.revocation.follower import Follower
 from dutchdoor.verifier.origin import Origin, check_public_url
 
@@ -116,6 +117,7 @@ class Verifier:
         Misconfigured: one of the arguments is not valid.
     """
 
+    @spelt
     def __init__(
         self,
         issuer: str,

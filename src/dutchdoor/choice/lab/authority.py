@@ -5,18 +5,16 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-import shutil
 import sqlite3
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any, Final
 
 import httpx2
 
+from dutchdoor.choice.own_folder import own_folder
 from dutchdoor.choice.own_server import ENDS_WITHIN, end, start
 from dutchdoor.errors import Unavailable
 
@@ -36,7 +34,8 @@ class Authority:
 
     def __init__(self, access_for: str) -> None:
         """Start it. Raises `Unavailable` if it does not start."""
-        self._folder = Path(tempfile.mkdtemp(prefix="dutchdoor-lab-"))
+        self._ending = ExitStack()
+        self._folder = self._ending.enter_context(own_folder("dutchdoor-lab-"))
         self._settings = {
             "DUTCHDOOR_ACCESS_FOR": access_for,
             "DUTCHDOOR_HANDOVER_FOR": "0s",
@@ -91,7 +90,7 @@ class Authority:
         process: subprocess.Popen[str] | None = getattr(self, "_process", None)
         if process is not None:
             end(process)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._ending.close()
 
     # --- its database ---
 

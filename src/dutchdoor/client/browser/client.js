@@ -170,11 +170,11 @@ export function createClient(url, { origins = [] } = {}) {
       if (state.user !== undefined) tell(listener);
       return () => listeners.delete(listener);
     },
-    signIn: (given) => signIn(given.method ? "login/step" : "login", given),
+    signIn: (given = {}) => signIn(given.method ? "login/step" : "login", given),
     async signInWith(issuer, { next = location.href.replace(home, "") } = {}) {
       location.href = (await call(`issuers/${issuer}/start`, { next })).url;
     },
-    code: (given) => (given.code ? signIn("login/code", { ...given, expires_in: undefined }) : call("code", { email: given })),
+    code: (given = {}) => (given.code ? signIn("login/code", { ...given, expires_in: undefined }) : call("code", { email: given })),
     async passkey({ mode, token, ...how } = {}) {
       const { publicKey } = await call(`passkeys/${token ? "step" : "login"}/options`, { token });
       how.publicKey = PublicKeyCredential.parseRequestOptionsFromJSON(publicKey);

@@ -84,7 +84,9 @@ def advise(
     measured = read_figures(None if figures is None else Path(figures))
     if folder is not None:
         _refuse_to_overwrite(Path(folder), _files(source), force=force)
-    given = {} if framework is None else {"framework": read_answer(BY_ID["framework"], framework)}
+    given = (
+        {} if framework is None else {"framework": read_answer(BY_ID["framework"], framework, typed_as="--framework")}
+    )
     answers = replace(_ask(given) if source is None else read_file(Path(source)), **given)
     found = answer(answers, measured)
     if folder is not None:
@@ -146,9 +148,10 @@ def _ask_one(question: Question, number: int) -> Any:
             columns(words_in(text).items() or [("?", "This question has no word that needs an explanation.")], err=True)
             continue
         try:
-            return read_answer(question, typed)
+            return read_answer(question, typed, typed_as="")
         except Misconfigured as exc:
-            paragraph(str(exc), first="! ", indent=3, err=True)
+            text = str(exc)
+            paragraph(text[0].upper() + text[1:], first="! ", indent=3, err=True)
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import click
 from msgspec.structs import replace
 
 from dutchdoor.choice.advice import advise
-from dutchdoor.choice.estimate import Estimate, Given, Number, given_by
+from dutchdoor.choice.estimate import Estimate, Given, Number, check_bounds, given_by
 from dutchdoor.choice.estimate import estimate as calculate
 from dutchdoor.choice.estimate_page import page, quantity
 from dutchdoor.choice.figures import read_figures
@@ -98,17 +98,17 @@ def _read(numbers: dict[str, Any]) -> Any:
         if typed is None:
             continue
         option = f"--{name.replace('_', '-')}"
+        value = typed
         if name in _NUMBERS:
-            try:
-                yield name, read_answer(BY_ID[name], typed)
-            except Misconfigured as exc:  # it names the question, and here it is an option
-                raise Misconfigured(f"{option}{str(exc).removeprefix(name)}") from None
+            value = read_answer(BY_ID[name], typed, typed_as=option)
         elif name in _DURATIONS:
-            yield name, read_duration(typed, option)
-        elif name == "database" and typed not in {"sqlite", "postgres"}:
-            raise Misconfigured(f"{option}: {typed!r} is not one of sqlite, postgres.")
+            value = read_duration(typed, option)
+        if name == "database":
+            if typed not in {"sqlite", "postgres"}:
+                raise Misconfigured(f"{option}: {typed!r} is not one of sqlite, postgres.")
         else:
-            yield name, typed
+            check_bounds(name, value, option)
+        yield name, value
 
 
 def _show(found: Estimate) -> None:

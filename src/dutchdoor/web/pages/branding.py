@@ -61,6 +61,17 @@ class Branding(Struct, metaclass=Spelt, frozen=True, kw_only=True):
     templates: str | PathLike[str] = ""
     """A folder with templates in place of ours, by the same names, and below `assets/` with what they show."""
 
+    def __post_init__(self) -> None:
+        """Raises `Misconfigured` for a value of another type."""
+        for name in ("accent", "accent_dark", "font"):
+            if not isinstance(getattr(self, name), str):
+                raise Misconfigured(f"{name} is a text, and not {getattr(self, name)!r}.")
+        for name in ("logo", "templates"):
+            if not isinstance(getattr(self, name), str | PathLike):
+                raise Misconfigured(f"{name} is a path, and not {getattr(self, name)!r}.")
+        if not (self.radius is None or type(self.radius) is int):
+            raise Misconfigured(f"radius is a whole number, and not {self.radius!r}.")
+
 
 class Look:
     """A branding that was checked and read: what a page needs to know, and the files that it links.
