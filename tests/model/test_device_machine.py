@@ -22,7 +22,8 @@ from tests.standins import HOME, T0, Clock, authority, proof_of
 
 from dutchdoor.errors import DeviceKeyRefused, DeviceProofRequired, NotAuthenticated
 from dutchdoor.model import device_binding
-from dutchdoor.model.device_binding import BOUND_FOR, CLOCKS_APART
+from dutchdoor.model.bindings import Binding
+from dutchdoor.model.device_binding import BOUND_FOR, CLOCKS_APART, ON_THE_WAY
 from dutchdoor.model.policy import STANDARD
 from dutchdoor.model.sessions import Session
 from dutchdoor.services import device_binding as service
@@ -231,10 +232,22 @@ class Browsing(RuleBasedStateMachine):
                 bound = answer.cookie
                 self.copied = jar, bound, sent, at
         age = self.time() - at
-        if age >= REMEMBERED_FOR:  # until then, this node may not have heard of the key
+        # Until REMEMBERED_FOR, this node may not have heard of the key.
+        if age >= REMEMBERED_FOR and not self._is_on_the_way(node, jar):
             assert not self._is_served(node, jar, ""), "the long-lived cookie alone"
         if age >= BOUND_FOR + self.ahead:
             assert not self._is_served(node, jar, bound), "a copy outlived its cookie"
+
+    def _is_on_the_way(self, node: int, jar: str) -> bool:
+        """Whether by the clock of a node the key was confirmed a moment ago, by a node whose clock is ahead: then
+        it serves requests that may have left the browser before.
+        """
+        try:
+            session = self.run(self.nodes[node].over.resume(jar)).session
+        except NotAuthenticated:
+            return False
+        confirmed_at = Binding.parse(session.binding).confirmed_at if session.binding else 0.0
+        return abs(self.clocks[node]() - confirmed_at) < ON_THE_WAY
 
     def _is_served(self, node: int, jar: str, bound: str) -> bool:
         try:
@@ -323,4 +336,4 @@ def test_k23_the_machine_notices(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     """The machine can fail: with one thing wrong in a decision it finds a history that shows it."""
     monkeypatch.setattr(service, *BROKEN[name])
     with pytest.raises((AssertionError, pytest.fail.Exception, NotAuthenticated, BaseExceptionGroup)):
-        explore(150, 40, shrink=False)
+        explore(3000, 40, shrink=False)  # it ends at the first that shows it; 150 miss it once in twenty times
