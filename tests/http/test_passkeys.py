@@ -21,6 +21,7 @@ from dutchdoor.errors import Misconfigured
 from dutchdoor.model.accounts import Credential
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import MINUTE, STANDARD
+from dutchdoor.services.passkeys import relying_party
 from dutchdoor.stores.base import Remove, Swap
 from dutchdoor.stores.postgres import PostgresStore
 from dutchdoor.stores.sqlite import SqliteStore
@@ -560,6 +561,18 @@ async def test_the_domain_of_passkeys() -> None:
         {"passkey_domain": "example.org"},
         {"passkey_domain": "ample.com"},
         {"passkey_origins": ["evil.com/"]},
+        {"passkey_origins": ["http://localhost:5173"]},
     ):
         with pytest.raises(Misconfigured, match="passkey"):
             World(**wrong)
+
+
+def test_in_development_a_page_of_another_port_may_use_the_passkeys() -> None:
+    """Browsers offer passkeys on localhost without https, so a server there accepts such an origin, and no other."""
+    page = "http://localhost:5173"
+    assert relying_party("", [page], "http://localhost:8000", "Door").origins == (page,)
+    for origin in ("http://localhost.example.org", "http://127.0.0.1:5173", "http://localhost:5173/"):
+        with pytest.raises(Misconfigured, match=r"An origin is like https://example\.org"):
+            relying_party("", [origin], "http://localhost:8000", "Door")
+    with pytest.raises(Misconfigured, match="for a server that is on localhost, too"):
+        relying_party("", [page], "https://example.org", "Door")

@@ -34,7 +34,9 @@ class Running:
         found = re.search(r"(https?)://(\S+):([0-9]+)", line)
         assert found, line
         self.scheme, self.host, self.port = found[1], found[2].strip("[]"), int(found[3])
-        self.url = found[0]
+        if self.host == "localhost":
+            self.host = "127.0.0.1"  # where it listens: another server may have the port at ::1
+        self.url = found[0].replace("localhost", "127.0.0.1")
 
     @property
     def said(self) -> str:

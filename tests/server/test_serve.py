@@ -143,7 +143,7 @@ def test_one_line_when_ready(tmp_path: Path) -> None:
     stops with 0 when asked.
     """
     with running(tmp_path) as server:
-        assert re.fullmatch(r"dutchdoor is ready at http://127\.0\.0\.1:[0-9]+\n", server.line)
+        assert re.fullmatch(r"dutchdoor is ready at http://localhost:[0-9]+\n", server.line)
         status, headers, _ = ask(server, "/readyz")
         assert status == 200
         assert "server" not in headers

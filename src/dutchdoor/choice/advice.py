@@ -365,6 +365,11 @@ def _steps(answers: Answers, values: Mapping[str, Any], lines: Sequence[Line]) -
         )
     else:
         steps.append(f"In dutchdoor.toml, change what is marked CHANGE: {marked}.")
+    if values["database"] != "sqlite":
+        steps.append(
+            "On each machine: pip install 'dutchdoor[server,postgres]'. Inside an application it is postgres, beside "
+            "the name of its framework."
+        )
     if values["nodes"] > 1:
         steps.append(
             f"Create one master key for all {values['nodes']} nodes: dutchdoor key master > dutchdoor.keys. Keep a "
@@ -373,7 +378,10 @@ def _steps(answers: Answers, values: Mapping[str, Any], lines: Sequence[Line]) -
     steps.append("dutchdoor check --config dutchdoor.toml says what is unsafe.")
     steps.append("dutchdoor serve --config dutchdoor.toml serves. The first start shows a link for the administrator.")
     if values["checking"] in {"follow", "on demand", "ask"}:
-        steps.append("For each service: dutchdoor verifier add NAME prints its key.")
+        steps.append(
+            "For each service: dutchdoor verifier add NAME prints its key. Give it to that service as "
+            "DUTCHDOOR_VERIFIER_KEY."
+        )
     return steps
 
 

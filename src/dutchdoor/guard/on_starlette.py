@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
+from starlette.responses import Response
 
-from dutchdoor.errors import Misconfigured
+from dutchdoor.errors import DutchdoorError, Misconfigured
 from dutchdoor.guard.asgi import Middleware, visit_of
 from dutchdoor.guard.on_asgi import OnAsgi
+from dutchdoor.guard.refusal import refusal
 from dutchdoor.model.session_data import SessionData
 from dutchdoor.model.spelling import spelt
+from dutchdoor.web.scope import request_of
 
 if TYPE_CHECKING:
     from dutchdoor.auth import Auth
@@ -61,6 +64,7 @@ class OnStarlette(OnAsgi):
         if any(getattr(each, "cls", None) is Middleware for each in app.user_middleware):
             raise Misconfigured("This application has an Auth already. One Auth serves all of its routes.")
         app.add_middleware(Middleware, guard=self._guard)
+        app.exception_handlers.setdefault(DutchdoorError, self._refused)
 
     async def session(self, request: HTTPConnection) -> SessionData:
         """Return the data that is kept on the server for the caller's session, or for a visitor who has not signed in.
@@ -79,3 +83,20 @@ class OnStarlette(OnAsgi):
         `X-CSRF-Token`; "" where no cookie is the proof. `request` is the one for the page.
         """
         return await visit_of(request.scope).csrf_token()
+
+    async def _refused(self, connection: HTTPConnection, error: Any) -> Response:
+        """Answer what a guard raised, inside of the application's own middleware: a page of another origin reads a 401
+        only with the headers of `CORSMiddleware`, and a log or a metric counts a 401 and no exception.
+        """
+        if (
+            connection.scope["type"] != "http"
+            or not isinstance(error, DutchdoorError)
+            or isinstance(error, Misconfigured)
+        ):
+            raise error  # the middleware closes the WebSocket
+        scope = dict(connection.scope)
+        answer = refusal(error, request_of(scope), self.gate, scope.get("root_path", ""))
+        body = b"" if scope["method"] == "HEAD" else answer.body
+        response = Response(status_code=answer.status)
+        response.body, response.raw_headers = body, [*answer.headers, (b"content-length", b"%d" % len(answer.body))]
+        return response

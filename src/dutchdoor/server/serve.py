@@ -217,6 +217,8 @@ async def _prepare(settings: Settings) -> None:
 def _announce(settings: Settings) -> None:
     scheme = "http" if settings.tls_cert is None else "https"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    if not settings.public_url and host == "127.0.0.1":
+        host = "localhost"  # the issuer's name: at an address, browsers offer no passkeys
     public = f" for {settings.public_url}" if settings.public_url else ""
     sys.stdout.write(f"dutchdoor is ready at {scheme}://{host}:{settings.port}{public}\n")
     sys.stdout.flush()

@@ -65,6 +65,7 @@ __all__ = [
 PASSKEYS_AT_MOST: Final = 20
 """Passkeys of one account. Each is a line of its page, and an id in its options."""
 _ORIGIN: Final = re.compile(r"https://[a-z0-9.-]+(:[0-9]{1,5})?|android:apk-key-hash:[A-Za-z0-9_-]{1,100}")
+_LOCAL_ORIGIN: Final = re.compile(r"http://localhost(:[0-9]{1,5})?")
 _EXPIRED = mark("This took too long, or was done before. Try again.")
 _ELSEWHERE = mark("This page may not use the passkeys of this site.")
 _ASIDE = mark(
@@ -102,10 +103,12 @@ def relying_party(domain: str, origins: Iterable[str], own: str, name: str) -> R
             f"passkey_domain is {domain!r}. Use the host of the public URL, {host}, or a parent domain of it."
         )
     for origin in origins:
-        if not _ORIGIN.fullmatch(origin):
+        # Without https only in development, where another port of localhost is the page: elsewhere it is a mistake.
+        if not _ORIGIN.fullmatch(origin) and not (host == "localhost" and _LOCAL_ORIGIN.fullmatch(origin)):
             raise Misconfigured(
-                f"passkey_origins has {origin!r}. An origin is like https://example.org, without a path, or "
-                "android:apk-key-hash:..."
+                f"passkey_origin has {origin!r}. An origin is like https://example.org, without a path, or "
+                "android:apk-key-hash:... Without https it is http://localhost:5173 or its like, for a server that is "
+                "on localhost, too."
             )
     return RelyingParty(id=domain or host, name=name, origins=tuple(origins))
 
