@@ -8,6 +8,7 @@ from tests.devicekey import DeviceKey, challenge_in
 from tests.http.world import OTHER_PASSWORD, PASSWORD, Answer, Browser, World, a_world
 from tests.standins import Clock, Wrapped
 
+from dutchdoor.auth import Auth
 from dutchdoor.client.dpop import ProofKey
 from dutchdoor.errors import Unavailable
 from dutchdoor.model.accounts import Account
@@ -544,6 +545,15 @@ async def test_k08_required_gives_a_browser_a_minute(mode: str) -> None:
         assert (refused.status, refused.code) == (401, "device_proof_required")
         assert "does not" in refused.json["detail"]
         assert (await browser.uses(mode)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("url", "says"), [("http://localhost:8000", ["Set an https public_url"]), ("https://login.example.com", [])]
+)
+def test_k08_required_without_tls_is_said(url: str, says: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    """An application that demands a binding where browsers bind nothing reads so in its log, and what to do."""
+    Auth("memory:", public_url=url, policy=Policy(device_binding="required")).asgi()
+    assert [line.rpartition(". ")[2] for line in caplog.messages if "device_binding" in line] == says
 
 
 async def test_k09_a_refresh_token_out_of_the_cookie_is_worth_nothing(world: World) -> None:

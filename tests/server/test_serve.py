@@ -138,6 +138,16 @@ def test_p17_serve_says_what_it_doubts(tmp_path: Path) -> None:
         eventually(lambda: "--access-for has no unit, so it counts 5 seconds" in server.said)
 
 
+def test_p17_required_without_tls_is_said_once(tmp_path: Path) -> None:
+    """`device_binding = "required"` binds no cookie without TLS. The server says so once, for however many workers, and
+    what to do.
+    """
+    with running(tmp_path, "--device-binding", "required", "--workers", "2") as server:
+        server.stop()
+    (said,) = [line for line in server.err if "device_binding" in line]
+    assert "Set an https public_url" in said
+
+
 def test_one_line_when_ready(tmp_path: Path) -> None:
     """With no setting at all it serves this machine, says one line with its address, keeps its files to itself, and
     stops with 0 when asked.

@@ -77,7 +77,7 @@ from dutchdoor.web.api import Api, Call, Caller, Site
 from dutchdoor.web.asgi import AsgiApplication
 from dutchdoor.web.cookies import PREFIX, Cookies
 from dutchdoor.web.cors import Cors
-from dutchdoor.web.device_binding import offers
+from dutchdoor.web.device_binding import BINDS_NO_COOKIE, offers
 from dutchdoor.web.endpoints import ROUTES
 from dutchdoor.web.forwarded import Edge
 from dutchdoor.web.geoip import RegistryCountryReader
@@ -511,8 +511,6 @@ class Auth:
             self._made_key_file = None
             self.directory.open()
             if upkeep:
-                if self.authority.policy.device_binding == "required" and not self.api.demands_binding:
-                    log.warning("device_binding is required, and cookies are not bound: set an https public_url")
                 # The tables take a quarter of a second to load. A thread loads them now, so that no log-in waits.
                 await asyncio.to_thread(self._user_agents.load)
                 await self._upkeep.begin()
@@ -558,6 +556,8 @@ class Auth:
 
     def asgi(self) -> AsgiApplication:
         """Return the whole API as an ASGI application, to serve alone or to mount at the root of another."""
+        if self.authority.policy.device_binding == "required" and not self.api.demands_binding:
+            log.warning(BINDS_NO_COOKIE)
         return AsgiApplication(self.api, opened=self.open, closed=self.close)
 
     def set_cookies(self, signed_in: SignedIn) -> list[str]:

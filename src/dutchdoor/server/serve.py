@@ -47,6 +47,7 @@ from dutchdoor.server.tls import context_for, tls_context
 from dutchdoor.server.watching import Watch, log_foreign
 from dutchdoor.stores.urls import is_in_memory, make_store, naming
 from dutchdoor.web.asgi import AsgiApplication
+from dutchdoor.web.device_binding import BINDS_NO_COOKIE
 from dutchdoor.web.pages.site import SETUP_PATH
 
 __all__ = ["application", "refuse_unsafe", "serve"]
@@ -79,6 +80,8 @@ def serve(read: Read) -> int:
     logging.config.dictConfig(logging_config(settings.log_format))
     for doubt in settings.doubts.values():
         log.warning("%s", doubt)
+    if settings.policy.device_binding == "required" and not (settings.public_url or "").startswith("https://"):
+        log.warning(BINDS_NO_COOKIE)
     _allow_files(settings.max_connections)
     with _bind(settings) as listener:
         settings = replace(settings, port=listener.getsockname()[1])

@@ -13,8 +13,8 @@ from dutchdoor.web.cookies import Cookies
 from dutchdoor.web.http import Header, Request
 
 __all__ = [
-    "OFFER", "REFRESH_PATH", "REGISTER_PATH", "UNANSWERED", "UNPROVED", "Instructions", "asks_for", "instructions",
-    "offers", "why_unproved",
+    "BINDS_NO_COOKIE", "OFFER", "REFRESH_PATH", "REGISTER_PATH", "UNANSWERED", "UNPROVED", "Instructions", "asks_for",
+    "instructions", "offers", "why_unproved",
 ]  # fmt: skip
 
 REGISTER_PATH: Final = "/auth/device-binding"
@@ -25,6 +25,10 @@ UNPROVED: Final = ("none", "unreachable", "server_error", "quota_exceeded", "oth
 next three: what browsers say. `unbound`: the session should be bound, and is not."""
 UNANSWERED: Final = frozenset({"unreachable", "server_error"})
 """Those of them by which the browser has its key, and would prove it if it got an answer."""
+BINDS_NO_COOKIE: Final = (
+    "device_binding is required, but browsers bind no cookie without TLS: session cookies are accepted unbound, and a "
+    "copy of one works. Set an https public_url"
+)
 _RENEW_PATH: Final = "/auth/refresh"
 
 
