@@ -232,8 +232,9 @@ class Browsing(RuleBasedStateMachine):
                 bound = answer.cookie
                 self.copied = jar, bound, sent, at
         age = self.time() - at
-        # Until REMEMBERED_FOR, this node may not have heard of the key.
-        if age >= REMEMBERED_FOR and not self._is_on_the_way(node, jar):
+        # Until then, this node may not have heard of the key. One whose clock is ahead takes the session for older.
+        heard_after = REMEMBERED_FOR if self.ahead else ON_THE_WAY
+        if age >= heard_after and not self._is_on_the_way(node, jar):
             assert not self._is_served(node, jar, ""), "the long-lived cookie alone"
         if age >= BOUND_FOR + self.ahead:
             assert not self._is_served(node, jar, bound), "a copy outlived its cookie"

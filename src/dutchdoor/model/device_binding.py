@@ -33,7 +33,8 @@ from dutchdoor.model.sessions import Session
 __all__ = [
     "ALGORITHMS", "BOUND_FOR", "CHALLENGE_FOR", "FIRST_FOR", "OFFERED_WITHIN", "ON_THE_WAY", "Challenge", "Confirmed",
     "Gone", "Known", "Late", "OtherKey", "Refresh", "Registration", "Rival", "Taken", "Unusable", "Verdict",
-    "has_proved_since", "is_offered", "is_within", "judge", "kept_for", "on_refresh", "on_registration",
+    "has_proved_since", "is_offered", "is_within", "judge", "kept_for", "may_be_bound_soon", "on_refresh",
+    "on_registration",
 ]  # fmt: skip
 
 ALGORITHMS: Final = ("ES256", "RS256")
@@ -212,6 +213,17 @@ def judge(session: Session, policy: DeviceBinding, now: float, *, has_cookie: bo
     if policy == "required" and not has_cookie and now - session.proved_at >= UNBOUND_FOR:
         return "unbound"
     return "serve"
+
+
+def may_be_bound_soon(session: Session, policy: DeviceBinding, now: float) -> bool:
+    """Whether the key of a browser may be confirmed for a session that needs none yet. A node remembers it for
+    `ON_THE_WAY` only: until the key is demanded anywhere, each has read it again.
+    """
+    if session.mode != "session":
+        return False  # each refresh reads the session
+    if session.binding is not None:
+        return Binding.parse(session.binding).state == "offered"
+    return policy != "off" and now - session.proved_at < REGISTERED_WITHIN
 
 
 # --- what a proof says of where a session is used ---------------------------------------------------------------------

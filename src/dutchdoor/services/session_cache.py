@@ -2,10 +2,10 @@
 once.
 
 A remembered session is judged like an access token: at every hit, by the clock and by the revocation log. It is used
-for at most `REMEMBERED_FOR` after its read began. Every operation that revokes a session, disables an account or
-changes its roles writes an entry that covers what was read before it. Changes without an entry (another name, a
-verified address, a later expiry, another result of the `claims` hook) show after that time at the latest. A session
-that seems idle too long is looked up again before it is refused.
+for at most `REMEMBERED_FOR` after its read began, and for seconds while its browser may still bind it. Every operation
+that revokes a session, disables an account or changes its roles writes an entry that covers what was read before it.
+Changes without an entry (another name, a verified address, a later expiry, another result of the `claims` hook) show
+after that time at the latest. A session that seems idle too long is looked up again before it is refused.
 
 There are two generations, as in `jose/token_cache.py`: a hit moves a session to the young one, and the old one is
 dropped as a whole.
@@ -38,6 +38,8 @@ class Remembered(Struct, frozen=True, kw_only=True):
     principal: Principal
     named: Named
     read_at: float
+    kept_for: float
+    """Seconds for which it is used after the read began."""
     used_before: float
     """When the session was used before this read, as far as the store knows."""
 
@@ -45,13 +47,17 @@ class Remembered(Struct, frozen=True, kw_only=True):
 class RememberedSessions:
     """A bounded memory of sessions, for one process."""
 
-    __slots__ = ("_claims_of", "_old", "_young")
+    __slots__ = ("_claims_of", "_kept_for", "_old", "_young")
 
     def __init__(
-        self, claims_of: Callable[[Account, str], Mapping[str, Any]] = lambda _account, _session_id: {}
+        self,
+        claims_of: Callable[[Account, str], Mapping[str, Any]] = lambda _account, _session_id: {},
+        kept_for: Callable[[Session, float], float] = lambda _session, _read_at: REMEMBERED_FOR,
     ) -> None:
-        """`claims_of` returns what the `claims` hook adds. It is called once for each read of a live session."""
-        self._claims_of = claims_of
+        """`claims_of` returns what the `claims` hook adds. It is called once for each read of a live session.
+        `kept_for` returns for how many seconds at most a session is used that was read at a time.
+        """
+        self._claims_of, self._kept_for = claims_of, kept_for
         self._young: dict[str, Remembered] = {}
         self._old: dict[str, Remembered] = {}
 
@@ -61,7 +67,7 @@ class RememberedSessions:
     def get(self, session_id: str, log: RevocationLog, now: float) -> Remembered | None:
         """Return a session that is still valid by everything known here, or None when it has to be looked up."""
         held = self._young.get(session_id) or self._old.get(session_id)
-        if held is None or not 0 <= now - held.read_at < REMEMBERED_FOR:
+        if held is None or not 0 <= now - held.read_at < held.kept_for:
             return None
         if log.covers(held.named) or not is_live(held.session, held.account, now):
             return None
@@ -91,6 +97,7 @@ class RememberedSessions:
             principal=principal_of(session, account, claims),
             named=named,
             read_at=read_at,
+            kept_for=self._kept_for(session, read_at),
             used_before=session.last_seen_at if used_before is None else used_before,
         )
         if remember:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from dutchdoor.model.device_binding import ON_THE_WAY, may_be_bound_soon
 from dutchdoor.model.master_key import MasterKeys
 from dutchdoor.model.policy import STANDARD, Policy
 from dutchdoor.model.sessions import Session, is_live
@@ -22,7 +23,7 @@ from dutchdoor.services.retention import events_kept_from
 from dutchdoor.services.seen_lately import SeenLately
 from dutchdoor.services.session_cache import RememberedSessions
 from dutchdoor.services.session_data import DataVerbs
-from dutchdoor.stores.base import Copies, Store
+from dutchdoor.stores.base import REMEMBERED_FOR, Copies, Store
 
 __all__ = ["LISTED", "Authority"]
 
@@ -93,8 +94,12 @@ class Authority(Refreshing):
         )
         self.client_id = client_id
         self.data = DataVerbs(self.store, policy, self.clock)
-        self._remembered, self._copies = RememberedSessions(self.claims_of), copies
+        self._remembered, self._copies = RememberedSessions(self.claims_of, self._kept_for), copies
         self.seen_lately = SeenLately()
+
+    def _kept_for(self, session: Session, read_at: float) -> float:
+        """Return for how many seconds a session is remembered."""
+        return ON_THE_WAY if may_be_bound_soon(session, self.policy.device_binding, read_at) else REMEMBERED_FOR
 
     async def sessions(self, subject: str) -> list[Session]:
         """Return the live sessions of a `subject`, newest first, among the latest `LISTED`. An unknown subject has
