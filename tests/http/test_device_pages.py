@@ -239,7 +239,7 @@ async def test_m13_required_without_tls_is_named_in_the_log(
         await (browser := Browser(world)).login()
         world.clock.forward(61)
         assert (await browser.me()).status == (200 if says else 401)
-    assert ("set an https public_url" in caplog.text) is says
+    assert ("Set an https public_url" in caplog.text) is says
 
 
 class Places:
