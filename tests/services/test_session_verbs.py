@@ -852,7 +852,8 @@ async def crowd(over: Authority, requests: int, seed: int) -> int:
             if isinstance(over.clock, Clock):
                 over.clock.forward(0.5)
     results = await asyncio.gather(*tasks, return_exceptions=True)
-    wrong = [result for result in results if isinstance(result, Exception)]
+    # A machine that is too busy for a second answers 503 to some, and crosses no one with another.
+    wrong = [each for each in results if isinstance(each, Exception) and not isinstance(each, Unavailable)]
     assert wrong == []
     return answered
 
