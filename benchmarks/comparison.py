@@ -32,6 +32,7 @@ from benchmarks.servers import HOST, free_port
 from dutchdoor.choice.comparison import Column
 from dutchdoor.choice.measuring import (
     FULL,
+    HELD,
     LOG_OUTS,
     MILLION,
     OFTEN,
@@ -151,7 +152,8 @@ async def in_process(url: str, column: str, plan: Plan, samples: Samples) -> Non
         await redis.flushdb()
 
 
-async def until_it_fails(url: str, column: str, end: Callable[[], None]) -> float:
+async def until_it_fails(url: str, column: str, end: Callable[[], None]) -> tuple[float, float]:
+    """Return the seconds until the last check that was accepted, and until the first that was not."""
     async with Redis.from_url(url) as redis:
         tokens, sessions = Tokens(redis), Sessions(redis)
         if column == TOKENS.id:
@@ -161,13 +163,15 @@ async def until_it_fails(url: str, column: str, end: Callable[[], None]) -> floa
             request = Request(scope_with("cookie", f"session={await sessions.start('ada')}"))
             check = sessions.user
         assert await check(request)
-        begun = time.perf_counter()
+        begun, held = time.perf_counter(), 0.0
         end()
         while True:
+            asked = time.perf_counter() - begun
             try:
                 await check(request)
+                held = asked
             except Exception:  # noqa: BLE001 - whatever a client of Redis raises: the check is over
-                return time.perf_counter() - begun
+                return held, time.perf_counter() - begun
 
 
 def other(column: Column, port: int, url: str) -> Other:
@@ -178,7 +182,9 @@ def other(column: Column, port: int, url: str) -> Other:
     def an_outage(_plan: Plan, samples: Samples) -> None:
         with ExitStack() as running:
             gone = running.enter_context(valkey())
-            samples["outage", column.id].append(asyncio.run(until_it_fails(gone, column.id, running.close)))
+            held, failed = asyncio.run(until_it_fails(gone, column.id, running.close))
+            samples[HELD, column.id].append(held)
+            samples["outage", column.id].append(failed)
 
     which = 0 if column is TOKENS else 1
     cells = {fact: said[which] for fact, said in SAID.items()}

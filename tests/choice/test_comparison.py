@@ -324,18 +324,51 @@ def test_ctrl_c_leaves_nothing_behind(by: signal.Signals, tmp_path: Path) -> Non
 
 
 @pytest.mark.long
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_two_runs_differ_by_less_than_their_spread() -> None:
-    """Of each row and column, the medians of two runs differ by no more than the lowest and the highest of either."""
+    """Of each row and column, the medians of two runs differ by no more than the lowest and the highest of either.
+
+    That holds as long as the machine is as busy. What else runs beside the tests begins and ends as it likes, so a cell
+    is wrong only if it is wrong each time.
+    """
     plan = Plan(rounds=7, sign_ins=400, requests=256, outages=2, lease=2.0)
-    once, again = (measure(plan, lambda _says, _share: None) for _ in range(2))
-    wrong = []
+    wrong = {(row.id, column.id) for row in MEASURED for column in COLUMNS}
+    for _ in range(3):
+        pair = [measure(plan, lambda _says, _share: None) for _ in range(2)]
+        wrong &= _further_apart_than_their_spread(*pair)
+        if not wrong:
+            break
+    assert wrong == set()
+
+
+def _further_apart_than_their_spread(once: Comparison, again: Comparison) -> set[tuple[str, str]]:
+    found = set()
     for row in MEASURED:
         for column in COLUMNS:
-            two = [cell(found, row, column) for found in (once, again)]
-            assert two[0] is not None
-            assert two[1] is not None
-            most = max((of.high or 0) - (of.low or 0) for of in two if of is not None)
+            two = [each for each in (cell(run, row, column) for run in (once, again)) if each is not None]
+            assert len(two) == 2
+            most = max((each.high or 0) - (each.low or 0) for each in two)
             if abs(two[0].value - two[1].value) > most:
-                wrong.append((row.id, column.id, two))
-    assert wrong == []
+                found.add((row.id, column.id))
+    return found
+
+
+@pytest.mark.long
+def test_an_outage_is_measured_from_both_sides() -> None:
+    """The lowest of an outage is the last check that was accepted: a session had none after the server was killed.
+
+    The polls of the verifiers are out of step, so that one outage meets them at moments a part of a poll apart.
+    """
+    measured = measure(Plan(rounds=1, sign_ins=16, requests=64, outages=1, lease=2.0), lambda _says, _share: None)
+    row = next(each for each in MEASURED if each.id == "outage")
+    session, jwt = (
+        cell(measured, row, next(each for each in COLUMNS if each.id == name)) for name in ("session", "jwt")
+    )
+    assert session is not None
+    assert session.low == 0
+    assert session.value > 0
+    assert jwt is not None
+    assert jwt.rounds == 3
+    assert jwt.low is not None
+    assert jwt.high is not None
+    assert jwt.high - jwt.low > 2.0 / 4 / 3

@@ -170,7 +170,7 @@ MEASURED: Final = (
         unit="s",
         how="`dutchdoor serve` is killed; from then until it does not answer (session: the time that a process takes "
         "to end), until each of three Verifiers says that it cannot know any more (jwt, hybrid), or until exp (JWT as "
-        "known)",
+        "known). The lowest is the last check that was still accepted",
         reads="What is checked without a call goes on without the server: for a part of the lease, or until it "
         "expires.",
     ),

@@ -108,12 +108,23 @@ class Figures(Struct, frozen=True, kw_only=True):
         ) + (f"; what is not among them, {self.others}" if self.others else "")
 
 
-def figure(name: str, rounds: Sequence[float], unit: Unit, *, says: str, by: str, subject: str = "dutchdoor") -> Figure:
-    """Return the figure of some rounds: their median, lowest and highest."""
+def figure(
+    name: str,
+    rounds: Sequence[float],
+    unit: Unit,
+    *,
+    says: str,
+    by: str,
+    subject: str = "dutchdoor",
+    least: float | None = None,
+) -> Figure:
+    """Return the figure of some rounds: their median, lowest and highest. `least` is the lowest, where it is not among
+    the rounds.
+    """
     return Figure(
         name=name,
         value=_rounded(statistics.median(rounds)),
-        low=_rounded(min(rounds)),
+        low=_rounded(min(rounds) if least is None else least),
         high=_rounded(max(rounds)),
         rounds=len(rounds),
         unit=unit,

@@ -34,10 +34,23 @@ from dutchdoor.model.http_client import Client, Device
 from dutchdoor.model.ids import new_id
 from dutchdoor.model.policy import Mode
 from dutchdoor.model.principal import Verified
+from dutchdoor.revocation.lease import WAITS_FOR, Terms
 from dutchdoor.services.presenting import SignedIn
 from dutchdoor.verifier import Verifier
 
-__all__ = ["FULL", "QUICK", "Other", "Plan", "Progress", "Samples", "Scope", "measure", "requests", "scope_with"]
+__all__ = [
+    "FULL",
+    "HELD",
+    "QUICK",
+    "Other",
+    "Plan",
+    "Progress",
+    "Samples",
+    "Scope",
+    "measure",
+    "requests",
+    "scope_with",
+]
 
 Progress = Callable[[str, float], None]
 """Called with what is measured now, and which share of the whole is done."""
@@ -56,6 +69,8 @@ LOG_OUTS: Final = 2
 REQUESTS, REFRESHES = 500, 10
 """Of one client, for the processor time of the server."""
 ANSWERS_WITHIN = 30.0
+HELD: Final = "held"
+"""The row of samples of the last checks that were accepted in an outage."""
 OFTEN: Final = 0.0005
 """Seconds between two looks at a token that is about to be refused."""
 _MODES: Final[dict[str, Mode]] = {"session": "session", "jwt": "jwt", "hybrid-cookie": "hybrid", "hybrid": "hybrid"}
@@ -112,7 +127,7 @@ def measure(plan: Plan, progress: Progress, others: Sequence[Other] = (), *, by:
     samples: Samples = defaultdict(list)
     steps = 2 * plan.rounds + 2 * plan.outages
     with own_folder("dutchdoor-compare-") as folder:
-        with _server(folder, plan) as server, _following(server) as verifiers:
+        with _server(folder, plan) as server, _following(server, plan) as verifiers:
             for number in range(plan.rounds):
                 said = f"round {number + 1} of {plan.rounds}"
                 progress(f"{said}: storage and requests", 2 * number / steps)
@@ -123,11 +138,9 @@ def measure(plan: Plan, progress: Progress, others: Sequence[Other] = (), *, by:
                 _processor(server, samples)
                 for other in others:
                     other.a_round(plan, samples)
-            progress(f"outage 1 of {plan.outages}", 2 * plan.rounds / steps)
-            _outage(server, verifiers, plan, samples)
-        for number in range(1, plan.outages):
+        for number in range(plan.outages):
             progress(f"outage {number + 1} of {plan.outages}", (2 * plan.rounds + 2 * number) / steps)
-            with _server(folder / f"outage{number}", plan) as server, _following(server) as verifiers:
+            with _server(folder / f"outage{number}", plan) as server, _following(server, plan) as verifiers:
                 _outage(server, verifiers, plan, samples)
         for other in others:
             for _ in range(plan.outages):
@@ -152,7 +165,10 @@ def _figures(samples: Samples, columns: Sequence[Column], by: str) -> Iterator[F
         for column in columns:
             rounds = samples.get((row.id, column.id))
             if rounds:
-                yield figure(row.id, rounds, row.unit, says=row.says, by=by, subject=column.id)
+                # How long a check goes on is known from below only by the last one that was accepted.
+                held = samples.get((HELD, column.id), ()) if row.id == "outage" else ()
+                least = min(held, default=None)
+                yield figure(row.id, rounds, row.unit, says=row.says, by=by, subject=column.id, least=least)
     # The names under which `dutchdoor advise --figures` looks for them.
     samples["row_sqlite", "dutchdoor"] = [each / MILLION for each in samples["stored", "hybrid"]]
     samples["events_sqlite", "dutchdoor"] = samples["events", "hybrid"]
@@ -373,9 +389,15 @@ def _server(folder: Path, plan: Plan) -> Iterator[_Server]:
 
 
 @contextmanager
-def _following(server: _Server) -> Iterator[list[Verifier]]:
+def _following(server: _Server, plan: Plan) -> Iterator[list[Verifier]]:
+    """Start verifiers whose polls are out of step, as those of a fleet are: an outage meets each at another moment."""
+    polls = min(WAITS_FOR, Terms(lease_for=plan.lease).hang_for)
     with ExitStack() as ending:
-        yield [ending.enter_context(Verifier(server.origin, stale="refuse", key="")) for _ in range(VERIFIERS)]
+        verifiers = []
+        for _ in range(VERIFIERS):
+            verifiers.append(ending.enter_context(Verifier(server.origin, stale="refuse", key="")))
+            time.sleep(polls / VERIFIERS)
+        yield verifiers
 
 
 def _over_http(server: _Server, verifiers: Sequence[Verifier], samples: Samples) -> None:
@@ -469,23 +491,28 @@ def _outage(server: _Server, verifiers: Sequence[Verifier], plan: Plan, samples:
     plain, now = PlainJwt(), time.time()
     token = plain.issue(_SUBJECT, now)
     cookie = people["session"].proof
+    held = dict.fromkeys([("session", 0), *waiting], 0.0)
     begun = time.perf_counter()
     server.kill()
     try:
         while people["session"].is_in(cookie):
-            pass
+            held["session", 0] = time.perf_counter() - begun
     except (OSError, http.client.HTTPException):
         samples["outage", "session"].append(time.perf_counter() - begun)
     while waiting:
         for (column, number), verifier in list(waiting.items()):
+            asked = time.perf_counter() - begun
             try:
                 verifier(people[column].token)
+                held[column, number] = asked
             except Unavailable:
                 samples["outage", column].append(time.perf_counter() - begun)
                 del waiting[column, number]
         if time.perf_counter() - begun > 3 * plan.lease + ANSWERS_WITHIN:
             raise Unavailable("a verifier of the measurement went on after its lease")
         time.sleep(10 * OFTEN)
+    for (column, _), until in held.items():
+        samples[HELD, column].append(until)
     samples["outage", "plain"].append(plain.check(token, time.time())["exp"] - int(now))
     for person in people.values():
         person.close()
