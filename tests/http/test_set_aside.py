@@ -258,6 +258,21 @@ async def test_g34_a_thief_who_adds_and_removes_often_does_not_choose_the_answer
     await world.browser().login(password=NEW)
 
 
+async def test_g33_a_thief_who_adds_often_does_not_hide_where_a_passkey_came_from(world: World) -> None:
+    """The device stands beside what was set aside, however much was added since."""
+    _, _, _ = await with_key(world)
+    await verified(world)
+    world.clock.forward(60)
+    account = await account_of(world)
+    later = [account_event("factor_added", account, Client(), world.clock(), detail="totp") for _ in range(120)]
+    await world.store.commit(*map(Log, later))
+    await reset(world)
+    owner = world.browser()
+    await owner.login(password=NEW)
+    (way,) = await asked(owner)
+    assert "Firefox" in way["device"]
+
+
 async def test_g34_adding_factors_is_limited() -> None:
     """Each writes events, and a reset reads those of a week."""
     few = replace(DEFAULT_LIMITS.factors_by_account, burst=2)

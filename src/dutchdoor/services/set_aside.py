@@ -12,7 +12,6 @@ the policy lets no mail remove factors, such as an administrator's.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 
 from msgspec import Struct
@@ -22,7 +21,7 @@ from dutchdoor.credentials.recovery_code import RECOVERY_CODE
 from dutchdoor.credentials.totp import TOTP
 from dutchdoor.errors import NotFound, Refused
 from dutchdoor.model.accounts import Account, Credential
-from dutchdoor.model.audit_events import EventName, account_event
+from dutchdoor.model.audit_events import AuditSearch, account_event
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.ids import encode
 from dutchdoor.model.set_aside import PREPARED_FOR, SET_ASIDE, aside, put_back
@@ -37,7 +36,6 @@ __all__ = ["Aside", "SetAside", "had_factor", "setting_aside"]
 _SECOND = frozenset({PASSKEY, TOTP, RECOVERY_CODE})
 _SAME = 5.0
 """Seconds between a credential and its audit event."""
-_EVENTS, _PAGE = 50, 100
 
 
 class Aside(Struct, frozen=True, kw_only=True):
@@ -80,9 +78,11 @@ class SetAside(Part):
             (linked,) = self.identities.among([held])
             title, name = linked.title, linked.shown
         event = "identity_linked" if held.method == IDENTITY else "factor_added"
-        # The newest come first, and there are few: what is set aside was added within a week before.
-        found = await self.store.events(subject=held.subject, name=event, since=held.created_at - _SAME, limit=_EVENTS)
-        added = next((each for each in reversed(found) if abs(each.at - held.created_at) < _SAME), None)
+        # Those about that instant alone: a thief who adds many others must not push theirs out of what is read.
+        since, until = held.created_at - _SAME, held.created_at + _SAME
+        wanted = AuditSearch(subject=held.subject, name=event, since=since, until=until)
+        found, _ = await self.store.look_for_events(wanted)
+        added = min(found, key=lambda each: abs(each.at - held.created_at), default=None)
         return Aside(
             id=_id_of(held),
             method=held.method,
@@ -203,23 +203,14 @@ async def had_factor(store: Store, subject: str, held: Sequence[Credential], now
     since = now - PREPARED_FOR
     if await store.events(subject=subject, name="factors_removed", since=since, limit=1):
         return True
-    removed, added = [await _methods(store, subject, name, since) for name in ("factor_removed", "factor_added")]
+    # All of the week are counted, or a thief who adds and removes one again and again would choose the answer.
+    removed = await store.count_details("factor_removed", subject=subject, since=since)
+    added = await store.count_details("factor_added", subject=subject, since=since)
     for method in (PASSKEY, TOTP):
         there = sum(each.method == method and each.created_at >= since for each in held)
-        if removed[method] > added[method] - there:
+        if removed.get(method, 0) > added.get(method, 0) - there:
             return True
     return False
-
-
-async def _methods(store: Store, subject: str, name: EventName, since: float) -> Counter[str]:
-    """Count the events of a `name` since an instant, by their methods: all, or a thief who adds and removes one again
-    and again would choose the answer. `Limits.factors_by_account` bounds them.
-    """
-    found, before = Counter[str](), ""
-    while page := await store.events(subject=subject, name=name, since=since, before=before, limit=_PAGE):
-        found.update(each.detail for each in page)
-        before = page[-1].id
-    return found
 
 
 def _id_of(credential: Credential) -> str:

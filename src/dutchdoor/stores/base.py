@@ -356,6 +356,12 @@ class Records(Protocol):
         """
         ...
 
+    async def count_details(self, name: str, *, subject: str, since: float) -> dict[str, int]:
+        """How many events of a name and of one account happened from an instant on, by their details. The time of an
+        event is that of its id.
+        """
+        ...
+
     async def events_after(
         self, cursor: AuditCursor | None, *, subject: str | None = None, since: float = 0.0, limit: int = 100
     ) -> list[tuple[AuditCursor, AuditEvent]]:

@@ -13,6 +13,7 @@ import json
 import secrets
 import time
 from bisect import bisect_right, insort
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from threading import Lock
@@ -391,6 +392,11 @@ class MemoryStore:
                 if event.name in counts and edges[0] <= event.at < edges[-1]:
                     counts[event.name][bisect_right(edges, event.at) - 1] += 1
         return counts
+
+    async def count_details(self, name: str, *, subject: str, since: float) -> dict[str, int]:
+        with self._lock:
+            every = self._events.rows.values()
+            return Counter(e.detail for e in every if (e.name, e.subject) == (name, subject) and e.at >= since)
 
     async def events_after(
         self, cursor: AuditCursor | None, *, subject: str | None = None, since: float = 0.0, limit: int = 100

@@ -408,6 +408,12 @@ class SqlStore(Generic[T]):
         counts = [int(count) for count in row]
         return {name: counts[at * len(spans) : (at + 1) * len(spans)] for at, name in enumerate(names)}
 
+    async def count_details(self, name: str, *, subject: str, since: float) -> dict[str, int]:
+        low, wanted = self._dialect.stored_id(ordered_from(since)), AuditSearch(subject=subject, name=name)
+        condition, _, values = _newest(wanted, low, ())
+        sql = f"SELECT detail, count(*) FROM {self._tables.by_name['events'].name}{condition} GROUP BY detail"
+        return {detail: int(count) for detail, count in await self._rows(sql, values)}
+
     async def live_revocations(self, subject: str, now: float) -> int:
         table = self._tables.by_name["revocations"].name
         ((count,),) = await self._rows(

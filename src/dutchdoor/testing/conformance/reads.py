@@ -488,6 +488,19 @@ async def events_are_counted(store: Store) -> None:
     assert await store.count_events(["login"], [NOW - 5, NOW]) == {"login": [0]}
 
 
+async def details_of_events_are_counted(store: Store) -> None:
+    """Reads: events of a name and of one account, counted by their details from an instant on."""
+    for n in range(24):
+        happened = an_event("ada" if n % 3 else "bob", NOW + n)
+        name = "factor_added" if n % 4 else "factor_removed"
+        await store.commit(Log(replace(happened, name=name, detail="totp" if n % 2 else "passkey")))
+    assert await store.count_details("factor_added", subject="ada", since=NOW) == {"passkey": 4, "totp": 8}
+    assert await store.count_details("factor_added", subject="ada", since=NOW + 19) == {"totp": 2, "passkey": 1}
+    assert await store.count_details("factor_removed", subject="bob", since=NOW) == {"passkey": 2}
+    assert await store.count_details("factor_added", subject="eve", since=NOW) == {}
+    assert await store.count_details("logout", subject="ada", since=NOW) == {}
+
+
 async def the_audit_log_is_followed_in_the_order_of_commits(store: Store) -> None:
     """12. A follower gets each event once and in the order of commits, whatever their times and ids say; its cursor
     outlives a purge and another log epoch, and a cursor of another database is refused.
@@ -600,6 +613,7 @@ LAWS: tuple[Law, ...] = (
     events_are_paged_and_filtered,
     events_are_looked_for,
     events_are_counted,
+    details_of_events_are_counted,
     the_audit_log_is_followed_in_the_order_of_commits,
     a_follower_of_the_audit_log_misses_no_commit,
     a_part_of_the_audit_log_is_followed,
