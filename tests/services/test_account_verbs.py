@@ -26,6 +26,7 @@ from dutchdoor.errors import InvalidToken, Taken, Unavailable
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.services.accounts import Directory
+from dutchdoor.services.ongoing import Ongoing
 from dutchdoor.stores.base import Discard, EndAll, Log, Remove, Revoke
 
 Facts = Callable[[], Awaitable[list[bool]]]
@@ -54,9 +55,7 @@ async def changing_the_password(house: House) -> tuple[Act, Facts]:
     assert found is not None
 
     async def act(through: Directory) -> None:
-        await through.recovery.change_password(
-            account, found[0], PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app"
-        )
+        await through.recovery.change_password(Ongoing(account, found[0], HOME, "app"), PASSWORD, OTHER_PASSWORD)
 
     async def facts() -> list[bool]:
         return [

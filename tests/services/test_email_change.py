@@ -37,6 +37,7 @@ from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.policy import DAY, STANDARD
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS
 from dutchdoor.services.browser import Browser
+from dutchdoor.services.ongoing import Ongoing
 from dutchdoor.stores.base import Add, Take
 
 NEW, THIRD = "ann@new.example", "ann@third.example"
@@ -251,9 +252,7 @@ async def test_a_registration_that_waits_gives_way(house: House) -> None:
 async def test_what_revokes_the_owners_sessions_voids_the_link(house: House) -> None:
     """A thief asked for the change; the owner chose a new password before it was confirmed."""
     token = await asked(house)
-    await house.clean.recovery.change_password(
-        await house.ann(), None, PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app"
-    )
+    await house.clean.recovery.change_password(Ongoing(await house.ann(), None, HOME, "app"), PASSWORD, OTHER_PASSWORD)
     with pytest.raises(InvalidToken):
         await house.clean.email_change.confirm(token, client=HOME)
 

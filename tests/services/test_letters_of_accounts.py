@@ -32,6 +32,7 @@ from dutchdoor.mail.letters import Letters
 from dutchdoor.model.policy import STANDARD
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
 from dutchdoor.services.browser import Browser
+from dutchdoor.services.ongoing import Ongoing
 
 
 async def test_a_proven_theft_is_reported_to_the_owner(house: House) -> None:
@@ -71,9 +72,7 @@ async def test_c21_notices_to_one_mailbox_are_few(house: House) -> None:
                 continue
             with pytest.raises(InvalidToken):
                 await through.authority.refresh(signed_in.refresh_token, THIEF)
-    await through.recovery.change_password(
-        await house.ann(), None, PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app"
-    )
+    await through.recovery.change_password(Ongoing(await house.ann(), None, HOME, "app"), PASSWORD, OTHER_PASSWORD)
     await house.posted()
     assert Counter(mail.subject.partition(" - ")[0] for mail in house.mailbox.mails) == {
         "New sign-in to your account": 3,
@@ -94,9 +93,7 @@ async def test_c21_an_address_that_no_one_verified_gets_no_notice(house: House) 
     with pytest.raises(InvalidToken):
         await house.clean.authority.refresh(signed_in.refresh_token, THIEF)
     await house.clean.sign_in.by_password(ANN, PASSWORD, Browser(THIEF), mode="session")
-    await house.clean.recovery.change_password(
-        await house.ann(), None, PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app"
-    )
+    await house.clean.recovery.change_password(Ongoing(await house.ann(), None, HOME, "app"), PASSWORD, OTHER_PASSWORD)
     await house.posted()
     assert house.mailbox.mails == []
     await house.clean.recovery.reset_password(await house.reset_token(), THIRD_PASSWORD, client=HOME)
@@ -185,9 +182,7 @@ async def test_c10_every_letter_is_written_in_a_thread(house: House) -> None:
     await house.verify()
     await house.sign_in()
     await house.clean.sign_in.by_password(ANN, PASSWORD, Browser(THIEF), mode="session")
-    await house.clean.recovery.change_password(
-        await house.ann(), None, PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app"
-    )
+    await house.clean.recovery.change_password(Ongoing(await house.ann(), None, HOME, "app"), PASSWORD, OTHER_PASSWORD)
     await house.reset_token()
     await house.posted()
     subjects = ("Choose a new password", "New sign-in to your account", "Your password was changed")

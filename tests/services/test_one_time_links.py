@@ -14,6 +14,7 @@ from tests.standins import HOME, OTHER_PASSWORD, PASSWORD, Clock, Interleaved
 from dutchdoor.errors import InvalidToken, Unavailable, WeakPassword
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.policy import STANDARD
+from dutchdoor.services.ongoing import Ongoing
 from dutchdoor.stores.base import Discard, Swap, Take
 
 
@@ -52,9 +53,7 @@ async def test_a_link_dies(house: House) -> None:
     second = await house.reset_token()
     with pytest.raises(InvalidToken):
         await house.clean.recovery.reset_password(first, OTHER_PASSWORD, client=HOME)
-    await house.clean.recovery.change_password(
-        await house.ann(), None, PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app"
-    )
+    await house.clean.recovery.change_password(Ongoing(await house.ann(), None, HOME, "app"), PASSWORD, OTHER_PASSWORD)
     with pytest.raises(InvalidToken):
         await house.clean.recovery.reset_password(second, THIRD_PASSWORD, client=HOME)
     third = await house.reset_token()

@@ -23,9 +23,7 @@ async def test_a_sign_in_that_overlaps_a_change_of_password(house: House, mode: 
     await gate.reached.wait()
     account = await house.ann()
     if change == "change":
-        await house.clean.recovery.change_password(
-            account, None, PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app"
-        )
+        await house.clean.recovery.change_password(Ongoing(account, None, HOME, "app"), PASSWORD, OTHER_PASSWORD)
     elif change == "reset":
         await house.clean.recovery.reset_password(token, OTHER_PASSWORD, client=HOME)
     else:
@@ -48,8 +46,8 @@ async def test_two_changes_of_the_password_at_once(house: House) -> None:
         rows.append(found[0])
     racing = house.over(Interleaved(house.store, seed=4))
     results = await asyncio.gather(
-        racing.recovery.change_password(account, rows[0], PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app"),
-        racing.recovery.change_password(account, rows[1], PASSWORD, THIRD_PASSWORD, client=HOME, client_id="app"),
+        racing.recovery.change_password(Ongoing(account, rows[0], HOME, "app"), PASSWORD, OTHER_PASSWORD),
+        racing.recovery.change_password(Ongoing(account, rows[1], HOME, "app"), PASSWORD, THIRD_PASSWORD),
         return_exceptions=True,
     )
     won = [result for result in results if not isinstance(result, BaseException)]
@@ -69,7 +67,7 @@ async def test_a_change_of_password_in_a_session_that_ends(house: House) -> None
     gate = Gate(house.store, "commit")
     changing = asyncio.create_task(
         house.over(gate).recovery.change_password(
-            await house.ann(), found[0], PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app"
+            Ongoing(await house.ann(), found[0], HOME, "app"), PASSWORD, OTHER_PASSWORD
         )
     )
     await gate.reached.wait()
@@ -85,9 +83,9 @@ async def test_changing_the_password_needs_the_current_one(house: House) -> None
     """C07: a wrong current password changes nothing, and is an event."""
     account, mine = await house.ann(), await house.sign_in()
     with pytest.raises(WrongCredentials):
-        await house.clean.recovery.change_password(account, None, "wrong", OTHER_PASSWORD, client=HOME, client_id="app")
+        await house.clean.recovery.change_password(Ongoing(account, None, HOME, "app"), "wrong", OTHER_PASSWORD)
     with pytest.raises(WeakPassword):
-        await house.clean.recovery.change_password(account, None, PASSWORD, "password", client=HOME, client_id="app")
+        await house.clean.recovery.change_password(Ongoing(account, None, HOME, "app"), PASSWORD, "password")
     assert await house.opens(PASSWORD)
     assert await house.alive(mine)
 

@@ -32,6 +32,7 @@ from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
 from dutchdoor.model.sign_in import PENDING_FOR
 from dutchdoor.services.accounts import Directory
 from dutchdoor.services.browser import Browser
+from dutchdoor.services.ongoing import Ongoing
 from dutchdoor.services.presenting import SignedIn
 from dutchdoor.stores.base import Add, Store
 
@@ -182,9 +183,7 @@ async def test_c22_a_change_of_the_account_ends_a_pending_sign_in(house: House, 
     token, account = await house.first(), await house.account()
     match change:
         case "password":
-            await house.people.recovery.change_password(
-                account, None, PASSWORD, OTHER_PASSWORD, client=HOME, client_id="app"
-            )
+            await house.people.recovery.change_password(Ongoing(account, None, HOME, "app"), PASSWORD, OTHER_PASSWORD)
         case "roles":
             await house.people.admin.set_roles(account.subject, ["editor"], client=HOME, actor="cli")
         case "disabled":

@@ -48,6 +48,7 @@ from dutchdoor.model.sessions import Session, SessionToken
 from dutchdoor.revocation.log import COALESCE_ABOVE
 from dutchdoor.services import endings, session_cache
 from dutchdoor.services import starting as starts
+from dutchdoor.services.ongoing import Ongoing
 from dutchdoor.services.presenting import SignedIn
 from dutchdoor.services.sessions import Authority
 from dutchdoor.stores.base import Change, Discard, Remove, Swap
@@ -551,9 +552,8 @@ async def test_new_secrets_end_the_old_ones(over: Authority, clock: Clock) -> No
         assert account is not None
         raised = replace(account, epoch=account.epoch + 1)
         changes = [Swap(raised), *over.ending_all(raised, "password_changed", clock(), row.id)]
-        after = await over.renew(
-            row, account, raised=raised, client=HOME, client_id="app", changes=changes, amr=("pwd",), now=clock()
-        )
+        ongoing = Ongoing(account, row, HOME, "app")
+        after = await over.renew(ongoing, raised=raised, changes=changes, amr=("pwd",), now=clock())
         assert await dead(over, before)
         assert not await dead(over, after)
         assert after.session is not None

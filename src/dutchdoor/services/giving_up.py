@@ -20,7 +20,7 @@ from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import account_event
 from dutchdoor.services.identities import Identities, ways_in
 from dutchdoor.services.one_time import tokens_of
-from dutchdoor.services.ongoing import Ongoing
+from dutchdoor.services.ongoing import Ongoing, as_now
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.presenting import SignedIn
 from dutchdoor.services.retry import RACES, retried
@@ -65,15 +65,11 @@ class GivingUp(Part):
             Refused: its other ways in are not enough.
             NotAuthenticated: the session or the account was revoked meanwhile.
         """
-        now, client, session = self.clock(), ongoing.client, ongoing.session
-        account = await self.store.account(ongoing.account.subject)
-        if account is None or not account.active or account.epoch != ongoing.account.epoch:
+        now, client, epoch = self.clock(), ongoing.client, ongoing.account.epoch
+        ongoing = await as_now(self.store, ongoing)
+        account, session = ongoing.account, ongoing.session
+        if account.epoch != epoch:
             raise NotAuthenticated("the account changed meanwhile")
-        if session is not None:
-            found = await self.store.session(session.id)
-            session = None if found is None or found[0].ended_at is not None else found[0]
-            if session is None:
-                raise NotAuthenticated("the session ended meanwhile")
         held = await self.store.select(Credential, subject=account.subject)
         password = next((each for each in held if each.method == PASSWORD), None)
         if password is None:
@@ -97,16 +93,6 @@ class GivingUp(Part):
             *await self.sign_in.forgetting_devices(account),
             Log(account_event("password_removed", account, client, now)),
         ]
-        signed_in = await self.authority.renew(
-            session,
-            account,
-            raised=raised,
-            client=client,
-            client_id=ongoing.client_id,
-            scope=ongoing.scope,
-            changes=changes,
-            amr=ongoing.held,
-            now=now,
-        )
+        signed_in = await self.authority.renew(ongoing, raised=raised, changes=changes, amr=ongoing.held, now=now)
         self.post.notify(self.post.letters.password_removed, account, client, now)
         return signed_in

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from dutchdoor.errors import NotAuthenticated
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.sessions import Session
+from dutchdoor.stores.base import Store
 
-__all__ = ["Ongoing"]
+__all__ = ["Ongoing", "as_now"]
 
 
 class Ongoing(Struct, frozen=True):
@@ -29,3 +32,19 @@ class Ongoing(Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Ongoing(subject={self.account.subject!r})"
+
+
+async def as_now(store: Store, ongoing: Ongoing) -> Ongoing:
+    """Return a sign-in with its rows as they are now. Raises `NotAuthenticated` if the session or the account was
+    revoked meanwhile.
+    """
+    session = ongoing.session
+    if session is not None:
+        found = await store.session(session.id)
+        if found is None or found[0].ended_at is not None:
+            raise NotAuthenticated("the session ended meanwhile")
+        session = found[0]
+    account = await store.account(ongoing.account.subject)
+    if account is None or not account.active:
+        raise NotAuthenticated("the account ended meanwhile")
+    return replace(ongoing, account=account, session=session)

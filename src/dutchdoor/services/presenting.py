@@ -10,12 +10,12 @@ from msgspec.structs import replace
 from dutchdoor.errors import InvalidToken
 from dutchdoor.model import sessions
 from dutchdoor.model.accounts import Account
-from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import Mode
 from dutchdoor.model.principal import Verified
 from dutchdoor.model.refresh_tokens import mint
 from dutchdoor.model.sessions import Session
 from dutchdoor.services.checking import Checking
+from dutchdoor.services.ongoing import Ongoing
 from dutchdoor.stores.base import Change, Revoked, Swap
 
 __all__ = ["Presenting", "SignedIn"]
@@ -88,26 +88,20 @@ class Presenting(Checking):
 
     async def renew(
         self,
-        session: Session | None,
-        account: Account,
+        ongoing: Ongoing,
         *,
         raised: Account,
-        client: Client,
-        client_id: str,
-        scope: str = "",
         changes: Sequence[Change],
         amr: tuple[str, ...],
         now: float,
     ) -> SignedIn:
         """Commit changes that raise an account's epoch and revoke its other sessions. This session continues under new
-        secrets: whatever was copied from the client before is worthless afterwards.
+        secrets: whatever was copied from the client before is worthless afterwards. A stateless sign-in gets a new
+        access token, which is bound to the client's key as before.
 
         Args:
-            session: the session that continues; None for a stateless sign-in, which gets a new access token.
-            account: the account as it was read.
+            ongoing: the sign-in that continues.
             raised: the account with its new epoch.
-            client: the client that asks. A stateless sign-in that is bound to its key stays so.
-            scope: the scope of a stateless sign-in; a session has its own.
             changes: further changes of the same transaction.
             amr: how the owner authenticated (RFC 8176).
             now: the instant of the proof.
@@ -115,17 +109,18 @@ class Presenting(Checking):
         Raises:
             Conflict: the account or the session changed meanwhile. Nothing was written.
         """
-        verified = Verified(subject=account.subject, epoch=raised.epoch, amr=amr, at=now)
-        if session is None:
-            bound_to = "" if client.proved is None else client.proved.thumbprint
+        verified = Verified(subject=raised.subject, epoch=raised.epoch, amr=amr, at=now)
+        if ongoing.session is None:
+            proved, lives_for = ongoing.client.proved, self.policy.access_for
+            bound_to = "" if proved is None else proved.thumbprint
             access, expires_in, _ = await self._sign(
-                raised, None, verified, client_id, scope, now, self.policy.access_for, bound_to=bound_to
+                raised, None, verified, ongoing.client_id, ongoing.scope, now, lives_for, bound_to=bound_to
             )
             done = await self.store.commit(*changes)
             return SignedIn(
                 account=raised, mode="jwt", access_token=access, expires_in=expires_in, bound_to=bound_to, ended=done
             )
-        fresh, token = sessions.renew(session, verified, now)
+        fresh, token = sessions.renew(ongoing.session, verified, now)
         done = await self.store.commit(*changes, Swap(fresh))
         signed_in = await self._present(raised, fresh, token.text() if token else "", 0, 0, now)
         return replace(signed_in, ended=done)

@@ -10,7 +10,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from dutchdoor.credentials.password import PASSWORD
-from dutchdoor.errors import AnotherBrowser, Conflict, NotAuthenticated, NotFound, WrongCredentials
+from dutchdoor.errors import AnotherBrowser, Conflict, NotFound, WrongCredentials
 from dutchdoor.model import one_time_tokens
 from dutchdoor.model.accounts import Account, Credential, renewed
 from dutchdoor.model.audit_events import account_event, event
@@ -18,10 +18,10 @@ from dutchdoor.model.departures import Departure
 from dutchdoor.model.email_address import canonical, without_tag
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.rate_limits import Bucket, bucket_of, by_address
-from dutchdoor.model.sessions import Session
 from dutchdoor.services.deletion import Deletion
 from dutchdoor.services.factors import Factors
 from dutchdoor.services.one_time import tokens_of
+from dutchdoor.services.ongoing import Ongoing, as_now
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.passwords import WRONG_PASSWORD
 from dutchdoor.services.presenting import SignedIn
@@ -44,29 +44,15 @@ class Recovery(Part):
         self.deletion, self.factors = deletion, factors
 
     async def change_password(
-        self,
-        account: Account,
-        session: Session | None,
-        current: str,
-        new: str,
-        *,
-        client: Client,
-        client_id: str,
-        marks: str = "",
-        held: tuple[str, ...] = (),
-        scope: str = "",
+        self, ongoing: Ongoing, current: str, new: str, *, marks: str = ""
     ) -> tuple[SignedIn, str]:
         """Change the caller's password and revoke every other session in one transaction, and issue fresh tokens for
         this one. Returns them and a new known-device mark: marks for the old password are void.
 
         Args:
-            account: the owner of the password.
-            session: the session that continues; None for a stateless sign-in.
+            ongoing: the sign-in that continues.
             current: the current password.
             new: the new password.
-            client_id: the registered client that the sign-in belongs to.
-            held: what the sign-in has proved so far (`amr`), which stays true of it.
-            scope: the scope of the sign-in.
 
         Raises:
             StepUpRequired: the account has a second factor, and the sign-in did not prove one.
@@ -76,13 +62,14 @@ class Recovery(Part):
             NotAuthenticated: the session or the account was revoked meanwhile.
         """
         # A thief with the password and a session from before the factor must not lock the owner out with a new one.
-        await self.factors.check_proved(account.subject, held)
-        await self.attempts.take(self.attempts.inside(account, session))
-        amr = tuple(dict.fromkeys((*held, "pwd")))
+        await self.factors.check_proved(ongoing.account.subject, ongoing.held)
+        await self.attempts.take(self.attempts.inside(ongoing.account, ongoing.session))
+        client, amr = ongoing.client, tuple(dict.fromkeys((*ongoing.held, "pwd")))
 
         @retried(RACES, "changing the password")
         async def once() -> tuple[SignedIn, str]:
-            nonlocal account, session
+            nonlocal ongoing
+            account, session = ongoing.account, ongoing.session
             credential = await self.store.get(Credential, account.subject, PASSWORD, "")
             if credential is None:
                 await self.passwords.hasher.verify_nothing(current)
@@ -103,26 +90,9 @@ class Recovery(Part):
                 Log(account_event("password_changed", account, client, now)),
             ]
             try:
-                signed_in = await self.authority.renew(
-                    session,
-                    account,
-                    raised=raised,
-                    client=client,
-                    client_id=client_id,
-                    scope=scope,
-                    changes=changes,
-                    amr=amr,
-                    now=now,
-                )
+                signed_in = await self.authority.renew(ongoing, raised=raised, changes=changes, amr=amr, now=now)
             except Conflict:
-                found = await self.store.session(session.id) if session else None
-                if session and (found is None or found[0].ended_at is not None):
-                    raise NotAuthenticated("the session ended meanwhile") from None
-                session = found[0] if found else None
-                again = await self.store.account(account.subject)
-                if again is None or not again.active:
-                    raise NotAuthenticated("the account ended meanwhile") from None
-                account = again
+                ongoing = await as_now(self.store, ongoing)
                 raise
             self.post.notify(self.post.letters.password_changed, account, client, now)
             return signed_in, self.attempts.marked(

@@ -31,7 +31,7 @@ from dutchdoor.web.schemas import (
     Verification,
     user_view,
 )
-from dutchdoor.web.sign_in_answer import answer_transport, check_client, ongoing, set_mark, signed_in_answer
+from dutchdoor.web.sign_in_answer import answer_transport, ongoing, set_mark, signed_in_answer
 
 __all__ = ["ROUTES"]
 
@@ -59,18 +59,9 @@ async def change_name(call: Call) -> Response:
 
 async def change_password(call: Call) -> Response:
     body: PasswordChange = call.body
-    await check_client(call, call.required.principal.client_id)
-    account, session = await call.holding()
+    marks = call.cookies.mark(call.request.cookie())
     signed_in, mark = await call.directory.recovery.change_password(
-        account,
-        session,
-        body.current_password,
-        body.new_password,
-        client=call.observed(),
-        client_id=call.required.principal.client_id,
-        marks=call.cookies.mark(call.request.cookie()),
-        held=call.required.principal.amr,
-        scope=call.required.principal.scope,
+        await ongoing(call), body.current_password, body.new_password, marks=marks
     )
     fenced = None if signed_in.ended is None else await wait_for(call, signed_in.ended)
     transport = answer_transport(call, signed_in)
