@@ -1,4 +1,4 @@
-"""A store over PostgreSQL, another client beside it, and a server that may be killed."""
+"""A store over PostgreSQL, another client beside it, a server that may be killed, and a client of Redis."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 
 import asyncpg
 import pytest
+import redis.asyncio
 from tests.backing import a_postgres
 from tests.stores.postgres import patiently
 
@@ -44,3 +45,11 @@ def server(one_server):
     if not one_server.is_running():
         one_server.start()
     one_server.sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def emptied(valkey_url):
+    """A client of Redis without a store."""
+    client = redis.asyncio.Redis.from_url(valkey_url)
+    yield client
+    await client.aclose()

