@@ -229,6 +229,7 @@ def test_r03_sign_in_steal_and_log_out(browser: Browser, here: Site) -> None:
             assert state(page, pattern, "owner", where) == "none", "the owner kept something"
         for pattern in OF_DUTCHDOOR:
             assert outcome(page, pattern).startswith("Refused everywhere")
+            assert outcome(page, pattern).endswith("the copy was refused before.") == (pattern == "bound")
             assert measured(page, pattern) < 5
         assert outcome(page, "plain").startswith("Still accepted")
         assert 28 <= int(re.findall(r"(\d+):\d\d", outcome(page, "plain"))[0]) <= 30

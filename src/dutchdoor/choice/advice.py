@@ -372,8 +372,8 @@ def _steps(answers: Answers, values: Mapping[str, Any], lines: Sequence[Line]) -
         )
     if values["nodes"] > 1:
         steps.append(
-            f"Create one master key for all {values['nodes']} nodes: dutchdoor key master > dutchdoor.keys. Keep a "
-            "copy apart from the database's backups."
+            f"Create one master key for all {values['nodes']} nodes: "
+            "(umask 077; dutchdoor key master > dutchdoor.keys). Keep a copy apart from the database's backups."
         )
     steps.append("dutchdoor check --config dutchdoor.toml says what is unsafe.")
     steps.append("dutchdoor serve --config dutchdoor.toml serves. The first start shows a link for the administrator.")

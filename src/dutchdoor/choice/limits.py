@@ -254,13 +254,14 @@ LIMITS: Final[tuple[Limit, ...]] = (
             "key, is the owner for every server (docs/guides/device-binding.md)."
             if outcome.answers.copies == "none"
             else "A stolen secret that is not bound to its device works until someone ends the sign-in or it expires. "
-            "A copied refresh token is noticed when both copies are used; a copied session cookie is not. Chrome on "
-            "Windows and macOS binds cookies by itself, and programs that send proofs have bound tokens "
-            "(docs/guides/device-binding.md)."
+            "A copied refresh token is noticed when both copies are used, a copied session cookie when it is used in "
+            "another country or a data centre (docs/guides/suspicion.md). Chrome on Windows and macOS binds cookies by "
+            "itself, and programs that send proofs have bound tokens (docs/guides/device-binding.md)."
             if outcome.has_tokens
             else "A stolen session cookie works until someone ends the sign-in or it expires, unless the browser has "
-            "bound it to its device: Chrome on Windows and macOS does (docs/guides/device-binding.md). The owner sees "
-            "each sign-in in the list of devices."
+            "bound it to its device: Chrome on Windows and macOS does (docs/guides/device-binding.md). The owner gets "
+            "a mail when a copy is used in another country or a data centre (docs/guides/suspicion.md), and sees each "
+            "sign-in in the list of devices."
         ),
     ),
     Limit(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import logging
 import sqlite3
 import statistics
 import subprocess
@@ -140,7 +141,7 @@ def measure(plan: Plan, progress: Progress, others: Sequence[Other] = (), *, by:
                     other.a_round(plan, samples)
         for number in range(plan.outages):
             progress(f"outage {number + 1} of {plan.outages}", (2 * plan.rounds + 2 * number) / steps)
-            with _server(folder / f"outage{number}", plan) as server, _following(server, plan) as verifiers:
+            with _server(folder / f"outage{number}", plan) as server, _unheard(), _following(server, plan) as verifiers:
                 _outage(server, verifiers, plan, samples)
         for other in others:
             for _ in range(plan.outages):
@@ -398,6 +399,18 @@ def _following(server: _Server, plan: Plan) -> Iterator[list[Verifier]]:
             verifiers.append(ending.enter_context(Verifier(server.origin, stale="refuse", key="")))
             time.sleep(polls / VERIFIERS)
         yield verifiers
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Print no warning of the verifiers: the outage is meant, and a reader would look for a fault."""
+    log = logging.getLogger("dutchdoor.verifier")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _over_http(server: _Server, verifiers: Sequence[Verifier], samples: Samples) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal, get_args
@@ -19,6 +20,8 @@ from dutchdoor.texts.languages import Language
 
 __all__ = ["Cell", "cells", "outcomes", "view"]
 
+HOUR: Final = 3600.0
+
 State = Literal["yes", "no", "away", "none"]
 
 
@@ -34,7 +37,7 @@ WHERE: Final[Mapping[Where, str]] = {"authority": mark("sign-in server"), "servi
 _EMPTY: Final = Cell("none", mark("nothing to send"))
 _UNKNOWN: Final[Mapping[Where, Cell]] = {
     "authority": Cell("none", mark("did not issue it")),
-    "service": Cell("none", mark("gets no cookie of it")),
+    "service": Cell("none", mark("never gets the cookie")),
 }
 _ACCEPTED, _AS_EDITOR = Cell("yes", mark("accepted")), Cell("yes", mark("accepted, as an editor"))
 _REFUSED, _STALE = Cell("no", mark("refused")), Cell("no", mark("refused until it refreshes"))
@@ -46,6 +49,8 @@ _OVER: Final[Mapping[str, str]] = {
     ROLES: mark("The old roles were gone everywhere after %(time)s."),
     OUTAGE: mark("It went on for %(time)s without the sign-in server."),
 }
+_NEVER: Final = mark("Refused everywhere %(time)s after the log-out; the copy was refused before.")
+"""After the log-out, where the thief was not accepted even before: the key was not in the copy."""
 _OPEN: Final[Mapping[str, str]] = {
     LOG_OUT: mark("Still accepted %(time)s after the log-out, and until it expires: %(left)s."),
     REFRESH: mark("Still accepted %(time)s after that refresh."),
@@ -164,6 +169,8 @@ def _outcome(place: Place, language: Language) -> str:
     if watch is None or not watch.seen:
         return ""
     text = (_OVER if watch.is_over else _OPEN)[watch.what]
+    if watch.what == LOG_OUT and watch.is_over and watch.refused == {"thief"}:
+        text = _NEVER
     left = max(each.expires_at for each in watch.seen)
     longest = _long(max(each.lasted for each in watch.seen), language)
     return Text(text, {"time": longest, "left": _clock(left - time.time())})
@@ -229,7 +236,10 @@ def _browser(place: Place | None, who: Who, session: Mapping[str, str], now: flo
 def _left(expires_at: float | None, piece: str | None, session: Mapping[str, str], now: float) -> float:
     """Return for how many seconds a thing can work at most, 0 if that is over or not known."""
     if piece != "access_token" and session:  # the row decides, and not what the browser believes
-        return 0.0 if session["ended_at"] != "NULL" else max(float(session["expires_at"]) - now, 0.0)
+        if session["ended_at"] != "NULL":
+            return 0.0
+        # In whole hours, upwards: a sign-in of 30 days is not one of 29 a second later.
+        return max(math.ceil((float(session["expires_at"]) - now) / HOUR) * HOUR, 0.0)
     return 0.0 if expires_at is None else max(expires_at - now, 0.0)
 
 

@@ -124,12 +124,17 @@ class Watch:
         self._asked: list[tuple[Question, Seen]] = []
         self._stopped = threading.Event()
         self._begun = 0.0
+        refused: set[Who] = set()
         with Asking() as asking:
             for question in questions:
                 answer = asking.ask(question)
                 if answer.accepted:
                     self._asked.append((question, Seen(question.who, question.where, answer, question.expires_at)))
+                else:
+                    refused.add(question.who)
         self.seen: Sequence[Seen] = [seen for _, seen in self._asked]
+        self.refused = refused - {seen.who for seen in self.seen}
+        """Who was accepted by no server at the beginning, though they had something to send."""
         self._thread = threading.Thread(target=self._ask, daemon=True)
         self.begin()
         self._thread.start()
