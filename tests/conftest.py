@@ -17,8 +17,10 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.backing import postgres_url, prepared_url, valkey_url
 from tests.nodejs import chromium, needed, node_environment
 from tests.running import run
+from tests.stalls import pytest_runtest_protocol, pytest_sessionstart, pytest_terminal_summary
 
 __all__ = ["postgres_url", "prepared_url", "run", "valkey_url"]  # fixtures for every test
+__all__ += ["pytest_runtest_protocol", "pytest_sessionstart", "pytest_terminal_summary"]
 
 pytest.register_assert_rewrite("dutchdoor.testing.conformance")  # so that a broken law says what it saw
 
