@@ -227,8 +227,16 @@ class Factors(Part):
         held = await self.store.get(Credential, account.subject, RECOVERY_CODE, "")
         if held is not None and not self.is_used_up(held):
             return (), []
+        return await self._fresh_codes(account, client, now)
+
+    async def _fresh_codes(self, account: Account, client: Client, now: float) -> tuple[tuple[str, ...], list[Change]]:
+        """Return new recovery codes, in place of those that the account has, or had until a reset set them aside."""
+        held = await self.store.select(Credential, subject=account.subject)
         record, codes = self.codes.issue(account.subject, now)
-        return codes, [_in_place_of(held, record), self._log("recovery_codes_created", account, client, now)]
+        before = next((each for each in held if each.method == RECOVERY_CODE), None)
+        gone = [Take(each) for each in held if _are_codes(each) and each is not before]
+        made = self._log("recovery_codes_created", account, client, now)
+        return codes, [_in_place_of(before, record), *gone, made]
 
     @retried(RACES, "creating recovery codes")
     async def new_codes(self, account: Account, *, amr: tuple[str, ...], client: Client) -> tuple[str, ...]:
@@ -249,12 +257,8 @@ class Factors(Part):
         self._check_proved(amr)
         await self.attempts.take([self._room(account)])
         now = self.clock()
-        record, codes = self.codes.issue(account.subject, now)
-        held = await self.store.get(Credential, account.subject, RECOVERY_CODE, "")
-        written = _in_place_of(held, record)
-        await self.store.commit(
-            Expect(account.subject, account.epoch), written, self._log("recovery_codes_created", account, client, now)
-        )
+        codes, written = await self._fresh_codes(account, client, now)
+        await self.store.commit(Expect(account.subject, account.epoch), *written)
         # A thief in a copied session would have a second factor that outlives a new password.
         self.post.notify(self.post.letters.recovery_codes_created, account, client, now)
         return codes
@@ -308,7 +312,7 @@ class Factors(Part):
                 message=mark("Your account needs a second factor. Add another one first."),
             )
         now = self.clock()
-        codes = [Remove(each) for each in held if each.method == RECOVERY_CODE and last]
+        codes = [Remove(each) for each in held if _are_codes(each) and last]
         await self.store.commit(
             Expect(account.subject, account.epoch),
             # Two removals at once must not each see the other factor as the one that is left.
@@ -346,10 +350,11 @@ class Factors(Part):
 
 def _in_place_of(held: Credential | None, fresh: Credential) -> Change:
     """Return the change that adds a credential, or replaces the one that the account holds."""
-    if held is not None and held.method == RECOVERY_CODE:
-        # Since when the account has codes: after a reset, what is new is set aside, and a second factor with it.
-        fresh = replace(fresh, created_at=held.created_at)
     return Add(fresh) if held is None else Swap(replace(fresh, revision=held.revision))
+
+
+def _are_codes(record: Credential) -> bool:
+    return record.method == RECOVERY_CODE or (record.method == SET_ASIDE and _holds(record, RECOVERY_CODE, ""))
 
 
 def _holds(record: Credential, method: str, handle: str) -> bool:

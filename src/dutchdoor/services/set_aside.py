@@ -4,15 +4,17 @@ A thief who was inside may have added a passkey or linked a log-in, and a new pa
 Only the owner knows which are theirs. So those of the last week sign no one in until the person who chose the password
 has signed in and kept them; the older ones stay, or an owner who forgot the password would lose their passkey, too.
 
-A second factor of the last week is not asked for meanwhile: a thief may have added it to lock the owner out, and a week
-ago the mailbox alone opened the account. It stays where there is an older one, or was one until this week, and where
-the policy lets no mail remove factors, such as an administrator's.
+An app of the last week is not asked for meanwhile: a thief may have added it to lock the owner out, and a week ago the
+mailbox alone opened the account. It stays where an older factor was replaced by it, and where the policy lets no mail
+remove factors, such as an administrator's: the second step would be gone. Beside an older passkey it goes, and so do
+recovery codes in any case: they stand in for a factor, which stays.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from msgspec import Struct
 
@@ -21,10 +23,11 @@ from dutchdoor.credentials.recovery_code import RECOVERY_CODE
 from dutchdoor.credentials.totp import TOTP
 from dutchdoor.errors import NotFound, Refused
 from dutchdoor.model.accounts import Account, Credential
-from dutchdoor.model.audit_events import AuditSearch, account_event
+from dutchdoor.model.audit_events import AuditSearch, EventName, account_event
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.ids import encode
 from dutchdoor.model.set_aside import PREPARED_FOR, SET_ASIDE, aside, put_back
+from dutchdoor.services.factors import FACTORS
 from dutchdoor.services.identities import IDENTITY, Identities
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.retry import RACES, retried
@@ -33,9 +36,10 @@ from dutchdoor.texts import mark
 
 __all__ = ["Aside", "SetAside", "had_factor", "setting_aside"]
 
-_SECOND = frozenset({PASSKEY, TOTP, RECOVERY_CODE})
+_ALWAYS = frozenset({PASSKEY, RECOVERY_CODE})
+_ADDED_BY: Final[Mapping[str, EventName]] = {IDENTITY: "identity_linked", RECOVERY_CODE: "recovery_codes_created"}
 _SAME = 5.0
-"""Seconds between a credential and its audit event."""
+"""Seconds between a credential and its audit event, or the recovery codes that came with it."""
 
 
 class Aside(Struct, frozen=True, kw_only=True):
@@ -44,7 +48,7 @@ class Aside(Struct, frozen=True, kw_only=True):
     id: str
     """Names it among those of the account."""
     method: str
-    """`passkey`, `identity` or `totp`."""
+    """`passkey`, `identity`, `totp` or `recovery_code`: all codes are one."""
     title: str
     """The issuer of a linked log-in; "" for others."""
     name: str
@@ -66,9 +70,16 @@ class SetAside(Part):
 
     async def of(self, subject: str) -> list[Aside]:
         """Return what was set aside of a `subject`, and from where it was added, oldest first."""
-        records = await self.store.select(Credential, subject=subject, method=SET_ASIDE)
-        held = sorted(map(put_back, records), key=lambda each: each.created_at)
-        return [await self._shown(each) for each in held if each.method != RECOVERY_CODE]
+        held = await self.store.select(Credential, subject=subject)
+        aside = sorted((put_back(each) for each in held if each.method == SET_ASIDE), key=lambda each: each.created_at)
+        factors = [each for each in aside if each.method in FACTORS]
+        # Codes go the way of the factor that they came with, and without any they stand in for nothing.
+        codes = [
+            each for each in aside if each.method == RECOVERY_CODE and not any(_together(each, f) for f in factors)
+        ]
+        if not factors and not any(each.method in FACTORS for each in held):
+            codes = []
+        return [await self._shown(each) for each in aside if each.method != RECOVERY_CODE or each in codes]
 
     async def _shown(self, held: Credential) -> Aside:
         title = name = ""
@@ -77,7 +88,7 @@ class SetAside(Part):
         elif held.method == IDENTITY:
             (linked,) = self.identities.among([held])
             title, name = linked.title, linked.shown
-        event = "identity_linked" if held.method == IDENTITY else "factor_added"
+        event = _ADDED_BY.get(held.method, "factor_added")
         # Those about that instant alone: a thief who adds many others must not push theirs out of what is read.
         since, until = held.created_at - _SAME, held.created_at + _SAME
         wanted = AuditSearch(subject=held.subject, name=event, since=since, until=until)
@@ -95,8 +106,8 @@ class SetAside(Part):
 
     @retried(RACES, "keeping what was set aside")
     async def keep(self, account: Account, id: str, *, client: Client) -> None:
-        """Let something sign in again that was set aside, because it is the owner's. With a second factor come its
-        recovery codes.
+        """Let something sign in again that was set aside, because it is the owner's. With a factor come the recovery
+        codes that were made with it.
 
         Args:
             account: its owner, who has proved recently who they are.
@@ -104,7 +115,8 @@ class SetAside(Part):
 
         Raises:
             NotFound: nothing of that id is set aside.
-            Refused: another one has taken its place, or another account has linked the log-in.
+            Refused: another one has taken its place, another account has linked the log-in, or recovery codes would
+                stand in for no second factor.
         """
         held, record = await self._record(account, id)
         kept = put_back(record)
@@ -112,12 +124,16 @@ class SetAside(Part):
         taken = next((each for each in held if (each.method, each.handle) == (kept.method, kept.handle)), None)
         if kept.method == TOTP and taken is not None:
             raise Refused("another app", message=mark("Your account has another authenticator app. Remove this one."))
+        if kept.method == RECOVERY_CODE and not any(each.method in FACTORS for each in held):
+            raise Refused(
+                "codes without a factor", message=mark("Say first that your passkey or authenticator app is yours.")
+            )
         if taken is None:
             if kept.handle and await self.store.find(Credential, method=kept.method, handle=kept.handle) is not None:
                 raise Refused("another account has it", message=mark("Another account uses it by now. Remove it here."))
             changes.append(Add(kept))
-        if kept.method in _SECOND:
-            changes += self._codes(held, keeping=True)
+        for each in _with(kept, held):
+            changes += [Take(each), Add(put_back(each))]
         changes.append(Log(account_event("way_kept", account, client, self.clock(), detail=kept.method)))
         await self.store.commit(*changes)
 
@@ -134,10 +150,7 @@ class SetAside(Part):
         """
         held, record = await self._record(account, id)
         gone, now = put_back(record), self.clock()
-        changes: list[Change] = [Expect(account.subject, account.epoch), Take(record)]
-        left = (put_back(each) for each in held if each.method == SET_ASIDE and each is not record)
-        if gone.method in _SECOND and not any(each.method in {PASSKEY, TOTP} for each in left):
-            changes += self._codes(held, keeping=False)
+        changes: list[Change] = [Expect(account.subject, account.epoch), Take(record), *map(Take, _with(gone, held))]
         if gone.method == IDENTITY:
             (linked,) = self.identities.among([gone])
             changes.append(Log(account_event("identity_unlinked", account, client, now, detail=linked.issuer)))
@@ -152,14 +165,15 @@ class SetAside(Part):
             raise NotFound("nothing of that id", message=mark("It is kept or removed already."))
         return held, found
 
-    @staticmethod
-    def _codes(held: Sequence[Credential], *, keeping: bool) -> list[Change]:
-        """Return what puts back the recovery codes of a factor, unless there are newer ones, or removes them."""
-        record = next((e for e in held if e.method == SET_ASIDE and put_back(e).method == RECOVERY_CODE), None)
-        if record is None:
-            return []
-        newer = any(each.method == RECOVERY_CODE for each in held)
-        return [Take(record), *([Add(put_back(record))] if keeping and not newer else [])]
+
+def _with(factor: Credential, held: Sequence[Credential]) -> list[Credential]:
+    """Return the record of the recovery codes that were made with a `factor`, if they are set aside and it is one."""
+    aside = [each for each in held if each.method == SET_ASIDE and factor.method in FACTORS]
+    return [e for e in aside if put_back(e).method == RECOVERY_CODE and _together(put_back(e), factor)]
+
+
+def _together(codes: Credential, factor: Credential) -> bool:
+    return abs(codes.created_at - factor.created_at) < _SAME
 
 
 def setting_aside(
@@ -175,12 +189,12 @@ def setting_aside(
             until this week.
     """
     recent = [each for each in held if each.created_at >= now - PREPARED_FOR]
+    older = {each.method for each in held if each.created_at < now - PREPARED_FOR}
     # The log-in by which the account began is its owner's: they may choose a first password beside it.
     began = account.created_at + _SAME
-    going = [e for e in recent if e.method == PASSKEY or (e.method == IDENTITY and e.created_at > began)]
-    older = any(each.method in _SECOND for each in held if each not in recent)
-    if by_mail and not older:
-        going += [each for each in recent if each.method in {TOTP, RECOVERY_CODE}]
+    going = [e for e in recent if e.method in _ALWAYS or (e.method == IDENTITY and e.created_at > began)]
+    if PASSKEY in older or (by_mail and RECOVERY_CODE not in older):
+        going += [each for each in recent if each.method == TOTP]
     if not going:
         return []
     before = {each.handle: each for each in held if each.method == SET_ASIDE}
@@ -206,8 +220,9 @@ async def had_factor(store: Store, subject: str, held: Sequence[Credential], now
     # All of the week are counted, or a thief who adds and removes one again and again would choose the answer.
     removed = await store.count_details("factor_removed", subject=subject, since=since)
     added = await store.count_details("factor_added", subject=subject, since=since)
-    for method in (PASSKEY, TOTP):
-        there = sum(each.method == method and each.created_at >= since for each in held)
+    every = [put_back(each) if each.method == SET_ASIDE else each for each in held]
+    for method in FACTORS:
+        there = sum(each.method == method and each.created_at >= since for each in every)
         if removed.get(method, 0) > added.get(method, 0) - there:
             return True
     return False

@@ -19,7 +19,9 @@ class AsideView(Struct):
     """A way to sign in, or a second factor, that waits for its owner to say whose it is."""
 
     id: str
-    method: Annotated[str, Meta(description="`passkey`, `identity` (a log-in at another issuer) or `totp`.")]
+    method: Annotated[
+        str, Meta(description="`passkey`, `identity` (a log-in at another issuer), `totp` or `recovery_code`.")
+    ]
     title: Annotated[str, Meta(description="The issuer of a log-in; empty for others.")]
     name: str
     added_at: str
