@@ -101,6 +101,7 @@ class SQLAlchemyUsers(ExternalUsers[UserT]):
             authenticate=self._authenticate,
             load=self._load_async if is_async else self._load,
             roles=(lambda user: getattr(user, roles)) if isinstance(roles, str) else roles,
+            name=(lambda user: str(getattr(user, login))) if isinstance(login, str) else None,
         )
 
     # Who signs in

@@ -26,6 +26,7 @@ from django.test.utils import setup_test_environment, teardown_test_environment
 from django.urls import Resolver404, resolve, reverse
 from tests.frameworks import django_urls
 
+from dutchdoor import Policy
 from dutchdoor.client.dpop import Nonces, ProofKey
 from dutchdoor.django import AuditEvent, auth
 from dutchdoor.django.asked import asked_of
@@ -404,6 +405,55 @@ def test_a_browser_is_sent_to_the_log_in_and_back(ada: AbstractUser) -> None:
     assert client.get("/fresh").json() == {"fresh": True}
 
 
+def test_an_old_proof_is_renewed_on_our_page_where_that_is_the_projects(ada: AbstractUser) -> None:
+    """With `LOGIN_URL` at `/auth/login`, a view that needs more leads to a page that asks for it."""
+    client = signed_in(ada)
+    page = {"accept": "text/html"}
+    assert client.get("/factors", headers=page)["Location"] == "/sign-in/?next=%2Ffactors&again=1&factors=2"
+    with override_settings(LOGIN_URL="/auth/login"):
+        led = client.get("/factors", headers=page)["Location"]
+        assert led == "/auth/confirm?next=%2Ffactors&factors=2"
+        assert client.get(led, headers=page).status_code == 200
+
+
+@override_settings(LOGIN_URL="/auth/login")
+def test_the_admin_signs_in_on_our_page_where_that_is_the_projects(ada: AbstractUser) -> None:
+    """The admin's own form would be a way around the second factor: it asks for the password alone."""
+    root = User.objects.create_superuser(f"root{next(_numbers)}", password=PASSWORD)
+    form = {"username": root.username, "password": PASSWORD}
+    for client, status in ((Client(), 302), (signed_in(ada), 403)):
+        assert client.get("/admin/login/?next=/admin/auth/").status_code == status
+        assert client.post("/admin/login/", form).status_code == status
+        assert client.get("/admin/").status_code == 302, "the form signed in"
+    assert Client().get("/admin/login/?next=/admin/auth/")["Location"] == "/auth/login?next=/admin/auth/"
+    client = Client()
+    given = {"email": root.username, "password": PASSWORD, "mode": "session"}
+    assert client.post("/auth/login", given, content_type="application/json").status_code == 200
+    assert client.get("/admin/login/")["Location"] == "/admin/"
+    assert client.post("/admin/login/", form).status_code == 403
+    assert client.get("/admin/").status_code == 200
+
+
+@pytest.mark.parametrize("by_api", [False, True])
+def test_people_are_called_what_they_sign_in_with(ada: AbstractUser, by_api: bool) -> None:
+    """Pages, passkeys and authenticator apps show the name of a user, and not the primary key."""
+    client = Client() if by_api else signed_in(ada)
+    if by_api:
+        given = {"email": ada.username, "password": PASSWORD, "mode": "session"}
+        assert client.post("/auth/login", given, content_type="application/json").status_code == 200
+    assert client.get("/auth/me").json()["user"]["name"] == ada.username
+    shown = client.get("/auth/account", headers={"accept": "text/html"}).content.decode()
+    assert f"<bdi>{ada.username}</bdi>" in shown
+
+
+async def test_the_paths_of_the_api_are_open_where_all_views_need_a_log_in() -> None:
+    """Django's `LoginRequiredMiddleware` would lead from the page to sign in to that page."""
+    every = [*SETTINGS["MIDDLEWARE"], "django.contrib.auth.middleware.LoginRequiredMiddleware"]
+    with override_settings(MIDDLEWARE=every):
+        assert (await AsyncClient().get("/hello")).status_code == 302
+        assert (await AsyncClient().get("/auth/login", headers={"accept": "text/html"})).status_code == 200
+
+
 def test_a_second_factor_of_the_project_counts(ada: AbstractUser) -> None:
     """`auth.proved` starts the session anew with a further method, which `factors=2` finds; a log-in by another
     provider is one factor.
@@ -553,6 +603,7 @@ OURS = "dutchdoor.django.middleware.DutchdoorMiddleware"
         ({"ROOT_URLCONF": "django.contrib.auth.urls"}, "E008", 'path("", include("dutchdoor.django.urls"))'),
         ({"ROOT_URLCONF": "tests.frameworks.django_late_urls"}, "W009", "to the top of urlpatterns"),
         ({"SESSION_SERIALIZER": "shop.Pickle"}, "W010", "what JSON can hold"),
+        ({"DUTCHDOOR": {"policy": Policy(second_factor="required")}}, "W011", 'LOGIN_URL = "/auth/login"'),
     ],
 )
 def test_a_check_says_the_fix(changed: dict[str, Any], id: str, hint: str) -> None:

@@ -280,6 +280,30 @@ async def test_roles_follow_the_user() -> None:
         assert {change.detail for change in changes} == {"", "author", "author editor"}
 
 
+async def test_the_name_follows_the_user() -> None:
+    """An account has the name of its user at the sign-in and at a look-up, and no token is stale by another one."""
+    members = Members()
+    users = ExternalUsers(authenticate=members.authenticate, load=members.load, name=lambda member: member.login)
+    async with running(users=users) as our:
+        by_cookie, by_token = await our.sign_in("session"), await our.sign_in()
+        authority = our.auth.authority
+        assert (await authority.resume(by_cookie.session_token)).principal.name == "ada"
+        members.rows[7].login = "ada\nlovelace" + 200 * "e"
+        our.clock.forward(REMEMBERED_FOR)
+        named = (await authority.resume(by_cookie.session_token)).principal.name
+        assert named == ("ada lovelace" + 200 * "e")[:200]
+        assert (await authority.verify(by_token.access_token)).subject == "7"
+
+
+async def test_a_name_that_is_no_text_is_an_error() -> None:
+    """The message names the function."""
+    members = Members()
+    users = ExternalUsers(authenticate=members.authenticate, load=members.load, name=lambda member: member.id)  # type: ignore[arg-type, return-value]
+    async with running(users=users) as our:
+        with pytest.raises(Misconfigured, match="name returned int"):
+            await our.sign_in()
+
+
 async def test_a_look_up_asks_once_a_minute() -> None:
     """A session in memory asks nothing of the application."""
     async with running() as our:
@@ -364,6 +388,8 @@ def test_settings_of_the_bundled_accounts_are_refused_beside_users(named: dict[s
         ({"load": None}, "load is a function"),
         ({"roles": "admin"}, "roles is a function"),
         ({"roles": Members().load}, "roles is a plain function"),
+        ({"name": "login"}, "name is a function"),
+        ({"name": Members().load}, "name is a plain function"),
     ],
 )
 def test_external_users_are_functions(named: dict[str, Any], says: str) -> None:

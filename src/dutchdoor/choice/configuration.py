@@ -203,6 +203,8 @@ def framework_lines(answers: Answers, decided: Mapping[str, Any], lines: Sequenc
     else:
         not_ours = {"mail", "require_verified_email", "password_minimum"} if framework == "django" else set()
         arguments, imports = _engine(decided, lines, not_ours), "from dutchdoor import Policy\n"
+        if framework == "django":
+            imports += '\n# Django\'s own page asks for a password alone.\nLOGIN_URL = "/auth/login"\n'
     if framework == "django":
         written = "\n".join(f'    "{name}": {value},' for name, value in arguments.items())
         return _IN_DJANGO.format(imports=f"{imports}\n" if imports else "", arguments=written) + "\n"

@@ -11,12 +11,15 @@ import hmac
 from contextlib import suppress
 from typing import Final
 
+from msgspec.structs import replace
+
 from dutchdoor.errors import Conflict, NotFound
 from dutchdoor.guard.attached import engine_of
 from dutchdoor.guard.threads import SyncGate
 from dutchdoor.model.accounts import Account, Credential, renewed, with_roles
 from dutchdoor.model.audit_events import account_event
 from dutchdoor.model.http_client import Client
+from dutchdoor.model.unicode_text import NAME_AT_MOST, shown
 from dutchdoor.services.sessions import Authority
 from dutchdoor.stores.base import Add, Change, Log, Swap
 
@@ -28,7 +31,13 @@ FENCE_FOR: Final = 0.25
 """Seconds that a change of a user waits for verifiers elsewhere."""
 
 
-async def agree(gate: SyncGate, subject: str, stamps: tuple[str, ...], roles: tuple[str, ...] | None = None) -> bool:
+async def agree(
+    gate: SyncGate,
+    subject: str,
+    stamps: tuple[str, ...],
+    roles: tuple[str, ...] | None = None,
+    name: str | None = None,
+) -> bool:
     """Make the account of a user agree with the user's row. Returns False if the password has changed: then everything
     is ended that the account had.
 
@@ -39,8 +48,12 @@ async def agree(gate: SyncGate, subject: str, stamps: tuple[str, ...], roles: tu
     account = await authority.store.account(subject)
     if account is None:
         return True  # the user has never signed in
+    named = account if name is None else replace(account, name=shown(name)[:NAME_AT_MOST])
     if roles is not None and roles != account.roles:
-        await _set_roles(authority, account, roles)
+        await _set_roles(authority, named, roles)
+    elif named != account:
+        with suppress(Conflict):  # the next sign-in sets it
+            await authority.store.commit(Swap(named))
     record = await authority.store.get(Credential, subject, METHOD, "")
     if record is not None and _same(record.proof, stamps[0]):
         return True

@@ -2,16 +2,20 @@
 
 The admin of the user model gets a page for this by itself if `dutchdoor.django` stands after its application in
 `INSTALLED_APPS`. Another one inherits from `SessionsOfUser`.
+
+Where `LOGIN_URL` is the engine's page, the admin signs people in there, too.
 """
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.options import ModelAdmin
 from django.contrib.auth import get_user_model
+from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -19,7 +23,7 @@ from django.urls import path, reverse
 from django.utils.html import format_html
 
 from dutchdoor.django.accounts import FENCE_FOR
-from dutchdoor.django.configuration import gate, is_embedded
+from dutchdoor.django.configuration import gate, is_embedded, signs_in_here
 from dutchdoor.django.users import subject_of
 from dutchdoor.django.visit import visit_of
 from dutchdoor.errors import NotFound
@@ -126,4 +130,22 @@ def _add_to_registered() -> None:
         admin.site.register(user, type(theirs.__name__, (SessionsOfUser, theirs), {}))
 
 
+def _sign_in_on_one_page() -> None:
+    """Lead people who open the admin to the engine's page to sign in, where that is the project's. The admin's own form
+    asks for a password alone: with a stolen one, it would be a way around the second factor.
+    """
+    theirs = admin.site.login
+
+    @functools.wraps(theirs)
+    def login(request: Any, extra_context: Any = None) -> Any:
+        if not signs_in_here() or (request.method == "GET" and admin.site.has_permission(request)):
+            return theirs(request, extra_context)
+        if request.user.is_authenticated:  # the page would lead back here
+            raise PermissionDenied(f"You are signed in as {request.user}, who may not use this page.")
+        return redirect_to_login(request.GET.get("next") or reverse("admin:index", current_app=admin.site.name))
+
+    admin.site.login = login
+
+
 _add_to_registered()
+_sign_in_on_one_page()

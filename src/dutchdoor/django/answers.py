@@ -11,10 +11,12 @@ from django.shortcuts import resolve_url
 from django.urls import get_script_prefix
 
 from dutchdoor.django.asked import asked_of
-from dutchdoor.django.configuration import gate, is_embedded
+from dutchdoor.django.configuration import gate, is_embedded, signs_in_here
 from dutchdoor.errors import DutchdoorError
+from dutchdoor.guard.attached import engine_of
 from dutchdoor.guard.refusal import refusal
 from dutchdoor.web.http import Header
+from dutchdoor.web.sign_in_page import CONFIRM_PATH
 
 __all__ = ["refused", "response_of", "set_cookies"]
 
@@ -47,5 +49,7 @@ def refused(request: Any, error: DutchdoorError) -> HttpResponse:
     held = gate().gate
     # The sign-in of a service that only verifies is elsewhere.
     page = resolve_url(settings.LOGIN_URL) if is_embedded() and not held.sign_in_page else ""
-    answer = refusal(error, asked_of(request), held, get_script_prefix().rstrip("/"), sign_in_page=page)
+    confirm = engine_of(held).site.base_path + CONFIRM_PATH if signs_in_here() else ""
+    prefix = get_script_prefix().rstrip("/")
+    answer = refusal(error, asked_of(request), held, prefix, sign_in_page=page, confirm_page=confirm)
     return response_of(answer.status, answer.headers, answer.body)

@@ -10,9 +10,10 @@ from django.core.checks import CheckMessage, Error
 from django.core.checks import Warning as Advice
 from django.urls import Resolver404, resolve
 
-from dutchdoor.django.configuration import SETTING, gate
+from dutchdoor.django.configuration import SETTING, gate, signs_in_here
 from dutchdoor.django.views import engine
 from dutchdoor.errors import Misconfigured
+from dutchdoor.guard.attached import engine_of
 
 __all__ = ["check_project"]
 
@@ -38,7 +39,7 @@ def check_project(**_: Any) -> list[CheckMessage]:
         return [Error(f"settings.{SETTING} embeds the engine: {error}", hint=hint, id="dutchdoor.E003")]
     found = list(_middleware(is_embedded=held.gate.application is not None))
     if held.gate.application is not None:
-        found += [*_urls(), *_session_data()]
+        found += [*_urls(), *_session_data(), *_sign_in()]
     return found
 
 
@@ -48,6 +49,17 @@ def _session_data() -> Iterator[CheckMessage]:
             f"SESSION_SERIALIZER does nothing with {_ENGINE}, which keeps session data as JSON.",
             hint="Remove it, and keep in request.session what JSON can hold.",
             id="dutchdoor.W010",
+        )
+
+
+def _sign_in() -> Iterator[CheckMessage]:
+    demanded = engine_of(gate().gate).authority.policy.second_factor
+    if demanded in {"admins", "required"} and not signs_in_here():
+        yield Advice(
+            f'second_factor="{demanded}" holds at /auth/login alone, and LOGIN_URL is {settings.LOGIN_URL!r}.',
+            hint='Set LOGIN_URL = "/auth/login"; or let your page ask for the factor and call '
+            'auth.proved(request, "otp"), and guard views with auth.require(factors=2).',
+            id="dutchdoor.W011",
         )
 
 

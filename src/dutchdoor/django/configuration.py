@@ -9,6 +9,7 @@ from typing import Any
 
 from django.apps import apps
 from django.conf import settings
+from django.shortcuts import resolve_url
 
 from dutchdoor.errors import Misconfigured
 from dutchdoor.guard.attached import engine_of, make_gate
@@ -16,8 +17,9 @@ from dutchdoor.guard.gates import Gate
 from dutchdoor.guard.threads import SyncGate
 from dutchdoor.model.audit_entry import AuditEvent, EventName
 from dutchdoor.model.choices import nearest
+from dutchdoor.web.sign_in_page import LOGIN_PATH
 
-__all__ = ["SETTING", "forget", "gate", "is_embedded", "listen", "names_issuer"]
+__all__ = ["SETTING", "forget", "gate", "is_embedded", "listen", "names_issuer", "signs_in_here"]
 
 SETTING = "DUTCHDOOR"
 
@@ -42,6 +44,16 @@ def gate() -> SyncGate:
 def is_embedded() -> bool:
     """Return whether the engine runs in this process, and not at an issuer elsewhere."""
     return gate().gate.application is not None
+
+
+def signs_in_here() -> bool:
+    """Return whether the project's page to sign in (`LOGIN_URL`) is that of the engine, which asks for a second factor.
+    Django's own asks for a password alone.
+    """
+    held = gate().gate
+    return (
+        held.application is not None and resolve_url(settings.LOGIN_URL) == engine_of(held).site.base_path + LOGIN_PATH
+    )
 
 
 def names_issuer() -> bool:

@@ -11,7 +11,7 @@ from django.db import close_old_connections
 
 from dutchdoor.django.accounts import agree
 from dutchdoor.django.configuration import gate
-from dutchdoor.django.users import find, roles_of, stamps_of, subject_of
+from dutchdoor.django.users import find, name_of, roles_of, stamps_of, subject_of
 from dutchdoor.guard.attached import engine_of
 from dutchdoor.services.calling import is_own_thread
 from dutchdoor.services.external_users import ExternalUsers
@@ -64,5 +64,5 @@ def _roles(user: Any) -> tuple[str, ...]:
     return roles
 
 
-USERS: ExternalUsers[Any] = ExternalUsers(authenticate=_authenticate, load=_load, roles=_roles)
+USERS: ExternalUsers[Any] = ExternalUsers(authenticate=_authenticate, load=_load, roles=_roles, name=name_of)
 """`django.contrib.auth`, as `dutchdoor.Auth(users=...)` takes it."""

@@ -16,7 +16,7 @@ from django.db import transaction
 from dutchdoor.auth import Auth
 from dutchdoor.django.accounts import FENCE_FOR, agree, end_of
 from dutchdoor.django.configuration import gate, is_embedded
-from dutchdoor.django.users import find, roles_of, stamps_of, subject_of
+from dutchdoor.django.users import find, name_of, roles_of, stamps_of, subject_of
 from dutchdoor.django.visit import BOUND, OWNER, Visit, visit_of
 from dutchdoor.errors import DutchdoorError, NotAuthenticated
 from dutchdoor.guard.attached import engine_of
@@ -61,7 +61,8 @@ def logged_in(*, request: Any, user: Any, **_: Any) -> None:
 
 def _start(request: Any, visit: Visit, user: Any, amr: tuple[str, ...], at: float | None) -> None:
     subject, stamps = subject_of(user), stamps_of(user)
-    signed_in = visit.run(_started(visit, subject, stamps, roles_of(user), amr, at, request.session.get(BOUND)))
+    started = _started(visit, subject, stamps, roles_of(user), name_of(user), amr, at, request.session.get(BOUND))
+    signed_in = visit.run(started)
     session = signed_in.session
     if session is not None:
         account = signed_in.account
@@ -77,6 +78,7 @@ async def _started(
     subject: str,
     stamps: tuple[str, ...],
     roles: tuple[str, ...],
+    name: str,
     amr: tuple[str, ...],
     at: float | None,
     bound: str | None,
@@ -84,7 +86,7 @@ async def _started(
     auth = engine_of(visit.gate.gate)
     authority = auth.authority
     await authority.provide(subject)
-    await agree(visit.gate, subject, stamps, roles)
+    await agree(visit.gate, subject, stamps, roles, name)
     account = await authority.provide(subject)  # read after what may have raised its epoch
     proof = Verified(subject=subject, epoch=account.epoch, amr=amr, at=authority.clock() if at is None else at)
     return await authority.start(

@@ -19,7 +19,7 @@ from dutchdoor.guard.gates import Known
 from dutchdoor.guard.threads import SyncGate
 from dutchdoor.guard.user import User
 
-__all__ = ["TokenUser", "auser_of", "find", "roles_of", "stamps_of", "subject_of", "user_of"]
+__all__ = ["TokenUser", "auser_of", "find", "name_of", "roles_of", "stamps_of", "subject_of", "user_of"]
 
 _REMEMBERED: Final = 10_000
 _ROLE = re.compile(r"[A-Za-z0-9._:-]{1,64}")
@@ -138,6 +138,11 @@ def find(subject: str) -> Any:
 def subject_of(user: Any) -> str:
     """Return the name of a user's account."""
     return str(user._meta.pk.value_to_string(user))  # noqa: SLF001
+
+
+def name_of(user: Any) -> str:
+    """Return what pages, passkeys and authenticator apps call a user: what they sign in with."""
+    return str(user.get_username())
 
 
 def stamps_of(user: Any) -> tuple[str, ...]:

@@ -35,6 +35,10 @@ async def engine(request: Any) -> HttpResponse:
     return response_of(*answer)
 
 
+# Under Django's LoginRequiredMiddleware, the page to sign in would lead to itself.
+engine.login_required = False
+
+
 def engine_at_once(request: Any) -> HttpResponse:
     """Do what `engine` does in the thread of a WSGI request. For a coroutine Django would make an event loop each time.
 

@@ -34,16 +34,22 @@ def loads_again(asked: Request) -> bool:
 
 
 def refusal(
-    error: DutchdoorError, asked: Request, gate: Gate, root_path: str = "", *, sign_in_page: str = ""
+    error: DutchdoorError,
+    asked: Request,
+    gate: Gate,
+    root_path: str = "",
+    *,
+    sign_in_page: str = "",
+    confirm_page: str = "",
 ) -> Response:
-    """Return the answer to a request that was refused with an `error`. `root_path` is where the application is mounted,
-    and `sign_in_page` where people sign in if the `gate` names no page.
+    """Return the answer to a request that was refused with an `error`. `root_path` is where the application is mounted.
+    Where the `gate` names no pages, people sign in on `sign_in_page`, and prove again who they are on `confirm_page`.
 
     A browser whose proof is too old or too weak is sent to the confirm page, or to a sign-in page of the application.
     One that came from another site, and so could not prove its key, is sent to the reload page. Nothing is redirected
     but a browser that opens a page: a script would follow, and take the page for its data.
     """
-    sign_in_page = gate.sign_in_page or sign_in_page
+    sign_in_page, confirm_page = gate.sign_in_page or sign_in_page, gate.confirm_page or confirm_page
     reloads = gate.reload_page and isinstance(error, DeviceProofRequired) and loads_again(asked)
     leads = reloads or (sign_in_page and isinstance(error, (NotAuthenticated, StepUpRequired)))
     if leads and opens_a_page(asked, asked.method):
@@ -54,8 +60,8 @@ def refusal(
             way = way_to_sign_in(gate.reload_page, back)
         elif isinstance(error, StepUpRequired):
             way = (
-                way_to_confirm(gate.confirm_page, back, error)
-                if gate.confirm_page
+                way_to_confirm(confirm_page, back, error)
+                if confirm_page
                 else way_to_sign_in(sign_in_page, back, AGAIN + factors_wanted(error))
             )
         else:

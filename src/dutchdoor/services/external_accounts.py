@@ -1,8 +1,8 @@
 """The accounts that stand for users of the application's own.
 
-Each user has an external account: a subject, roles, a status and an epoch, without an address. It is created at the
-first sign-in. From then on it follows the user: at each sign-in, refresh and look-up of a session, and whenever a route
-asks for the user.
+Each user has an external account: a subject, a name, roles, a status and an epoch, without an address. It is created
+at the first sign-in. From then on it follows the user: at each sign-in, refresh and look-up of a session, and whenever
+a route asks for the user.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dutchdoor.model.accounts import Account, with_roles
 from dutchdoor.model.audit_events import account_event
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.principal import Principal
+from dutchdoor.model.unicode_text import NAME_AT_MOST, shown
 from dutchdoor.services.calling import Calling, asking, is_coroutine_function
 from dutchdoor.services.external_users import ExternalUsers
 from dutchdoor.services.retry import RACES, retried
@@ -101,6 +102,18 @@ class ExternalAccounts:
     def _agrees(self, user: Any, roles: tuple[str, ...]) -> bool:
         return user is not None and (self.users.roles is None or self._roles_of(user) == roles)
 
+    def _is_as(self, user: Any, account: Account) -> bool:
+        return self._agrees(user, account.roles) and self._name_of(user, account) == account.name
+
+    def _name_of(self, user: Any, account: Account) -> str:
+        if self.users.name is None:
+            return account.name
+        with asking("users: name"):
+            found = self.users.name(user)
+        if not isinstance(found, str):
+            raise Misconfigured(f"name returned {type(found).__name__}. Return text.")
+        return shown(found)[:NAME_AT_MOST]
+
     def _roles_of(self, user: Any) -> tuple[str, ...]:
         if self.users.roles is None:
             return ()
@@ -124,21 +137,19 @@ class ExternalAccounts:
         if user is None:
             await self.authority.end_all(account.subject, client=_CLIENT, actor="system", reason=GONE)
             return None
-        if self._agrees(user, account.roles):
+        if self._is_as(user, account):
             return account
-        wanted = self._roles_of(user)
 
-        @retried(RACES, "changing roles")
+        @retried(RACES, "following a user")
         async def once() -> Account | None:
             read = await self.store.account(account.subject)
-            if read is None or read.roles == wanted:
-                return read
-            return await self.give_roles(read, wanted)
+            return read if read is None or self._is_as(user, read) else await self._follow(read, user)
 
         return await once()
 
     async def admitted(self, account: Account) -> Account | None:
-        """Return the account of someone who signs in, with the roles of its user; None if there is no user.
+        """Return the account of someone who signs in, with the roles and the name of its user; None if there is no
+        user.
 
         Raises:
             Conflict: the account changed since it was read.
@@ -146,13 +157,18 @@ class ExternalAccounts:
         user = await self.load(account.subject)
         if user is None:
             return None
-        return account if self._agrees(user, account.roles) else await self.give_roles(account, self._roles_of(user))
+        return account if self._is_as(user, account) else await self._follow(account, user)
 
-    async def give_roles(self, account: Account, roles: tuple[str, ...]) -> Account:
-        """Give an account other roles, as it was read. Its tokens are stale, and its sessions stay. Raises
-        `Conflict`.
+    async def _follow(self, account: Account, user: Any) -> Account:
+        """Give an account, as it was read, the name and the roles of its user. Its sessions stay; with other roles, its
+        tokens are stale. Raises `Conflict`.
         """
-        now, changed = self.authority.clock(), with_roles(account, roles)
+        named = replace(account, name=self._name_of(user, account))
+        if self._agrees(user, account.roles):
+            await self.store.commit(Swap(named))
+            return replace(named, revision=named.revision + 1)
+        now, roles = self.authority.clock(), self._roles_of(user)
+        changed = with_roles(named, roles)
         record = account_event("roles_changed", account, _CLIENT, now, actor="system", detail=" ".join(roles))
         await self.store.commit(Swap(changed), *self.authority.staling(changed, now), Log(record))
         return replace(changed, revision=changed.revision + 1)

@@ -33,6 +33,8 @@ class ExternalUsers(Generic[UserT]):
         load: gets an id as text. It returns the user, an object of any type that is not None, or None if there is none
             any more or they may not sign in.
         roles: gets a user, and returns their roles. Without it, administrators of dutchdoor give roles.
+        name: gets a user, and returns what pages, passkeys and authenticator apps call them, such as the login. Without
+            it, that is the id.
 
     `authenticate` and `load` are coroutine functions, or plain functions, which run in threads. If one of them raises,
     the request is answered 503 and no one is signed out; the log says why.
@@ -45,6 +47,7 @@ class ExternalUsers(Generic[UserT]):
         authenticate: Callable[[str, str], Awaitable[SubjectLike]] | Callable[[str, str], SubjectLike],
         load: Callable[[str], Awaitable[UserT | None]],
         roles: Callable[[UserT], Iterable[str]] | None = None,
+        name: Callable[[UserT], str] | None = None,
     ) -> None: ...
 
     @overload
@@ -54,6 +57,7 @@ class ExternalUsers(Generic[UserT]):
         authenticate: Callable[[str, str], Awaitable[SubjectLike]] | Callable[[str, str], SubjectLike],
         load: Callable[[str], UserT | None],
         roles: Callable[[UserT], Iterable[str]] | None = None,
+        name: Callable[[UserT], str] | None = None,
     ) -> None: ...
 
     @spelt
@@ -63,11 +67,15 @@ class ExternalUsers(Generic[UserT]):
         authenticate: Callable[[str, str], object],
         load: Callable[[str], object],
         roles: Callable[[Any], Iterable[str]] | None = None,
+        name: Callable[[Any], str] | None = None,
     ) -> None:
         """Raises `Misconfigured` for what cannot be called."""
-        for name, given in (("authenticate", authenticate), ("load", load), ("roles", roles)):
-            if not callable(given) and not (name == "roles" and given is None):
-                raise Misconfigured(f"ExternalUsers: {name} is a function, and not {given!r}.")
-        if roles is not None and is_coroutine_function(roles):
-            raise Misconfigured("ExternalUsers: roles is a plain function of the user. Let `load` load what it needs.")
-        self.authenticate, self.load, self.roles = authenticate, load, roles
+        for each, given in {"authenticate": authenticate, "load": load, "roles": roles, "name": name}.items():
+            of_user = each in {"roles", "name"}
+            if not callable(given) and not (of_user and given is None):
+                raise Misconfigured(f"ExternalUsers: {each} is a function, and not {given!r}.")
+            if of_user and given is not None and is_coroutine_function(given):
+                raise Misconfigured(
+                    f"ExternalUsers: {each} is a plain function of the user. Let `load` load what it needs."
+                )
+        self.authenticate, self.load, self.roles, self.name = authenticate, load, roles, name

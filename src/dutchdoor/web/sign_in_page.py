@@ -21,6 +21,8 @@ from dutchdoor.web.browser import opens_a_page
 from dutchdoor.web.http import Request, Response, forwarded_method
 
 __all__ = [
+    "CONFIRM_PATH",
+    "LOGIN_PATH",
     "NEXT_AT_MOST",
     "RELOAD_PATH",
     "factors_wanted",
@@ -33,6 +35,7 @@ __all__ = [
     "way_to_sign_in",
 ]
 
+LOGIN_PATH, CONFIRM_PATH = "/auth/login", "/auth/confirm"
 NEXT_AT_MOST: Final = 2000
 """Characters of a path to come back to. Browsers and proxies accept that much."""
 RELOAD_PATH: Final = "/auth/device-binding"

@@ -25,7 +25,15 @@ from dutchdoor.web.http import CsrfRefused, Header, Request, Response
 from dutchdoor.web.pages.branding import Look
 from dutchdoor.web.pages.rendering import render
 from dutchdoor.web.problems import problem
-from dutchdoor.web.sign_in_page import RELOAD_PATH, next_path, next_url, way_to_confirm, way_to_sign_in
+from dutchdoor.web.sign_in_page import (
+    CONFIRM_PATH,
+    LOGIN_PATH,
+    RELOAD_PATH,
+    next_path,
+    next_url,
+    way_to_confirm,
+    way_to_sign_in,
+)
 
 __all__ = [
     "ACCOUNT_PATH",
@@ -41,7 +49,7 @@ __all__ = [
     "retry_after",
 ]
 
-LOGIN_PATH, CONFIRM_PATH, REGISTER_PATH, SETUP_PATH = "/auth/login", "/auth/confirm", "/auth/register", "/auth/setup"
+REGISTER_PATH, SETUP_PATH = "/auth/register", "/auth/setup"
 STEP_PATH = f"{LOGIN_PATH}/step"
 ACCOUNT_PATH, DEVICES_PATH, ACTIVITY_PATH = "/auth/account", "/auth/devices", "/auth/activity"
 CONSOLE_PATH = "/admin"
