@@ -1,4 +1,4 @@
-"""An account of Ann in a directory over each kind of store."""
+"""An authority, and an account of Ann in a directory, over each kind of store."""
 
 from __future__ import annotations
 
@@ -9,10 +9,23 @@ import pytest
 from tests.services.house import ANN, House
 from tests.standins import HOME, PASSWORD, Clock, Mailbox, directory, opened
 
+from dutchdoor.services.sessions import Authority
+
 
 @pytest.fixture(params=[pytest.param("memory", marks=pytest.mark.long), "sqlite"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def over(kind: str, tmp_path: Path, clock: Clock) -> AsyncIterator[Authority]:
+    async with opened(kind, tmp_path, clock) as made:
+        yield made
 
 
 @pytest.fixture

@@ -8,18 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.services.house import ANN, House, Spoiled
-from tests.standins import (
-    HOME,
-    OTHER_PASSWORD,
-    PASSWORD,
-    THIEF,
-    Broken,
-    Clock,
-    Interleaved,
-    Mailbox,
-    directory,
-    opened,
-)
+from tests.standins import HOME, OTHER_PASSWORD, PASSWORD, THIEF, Broken, Clock, Interleaved, Mailbox, directory, opened
 
 from dutchdoor.errors import (
     InvalidInput,

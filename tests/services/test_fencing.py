@@ -552,11 +552,6 @@ async def an_authority(store: Store, clock: Clock) -> AsyncIterator[Authority]:
         await over.fencing.close()
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
 async def test_ending_one_session_too_many_makes_tokens_stale_and_ends_no_other(store: Store, clock: Clock) -> None:
     """The seventeenth log-out within an hour is one entry of the subject: other sessions live on, their access tokens
     say stale, and a refresh brings good ones. The eighteenth adds nothing to any verifier's memory.

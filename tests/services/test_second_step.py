@@ -10,18 +10,7 @@ from typing import Any
 import pytest
 from factor import Colour, enrolled
 from msgspec.structs import replace
-from standins import (
-    HOME,
-    OTHER_PASSWORD,
-    PASSWORD,
-    Clock,
-    Interleaved,
-    Mailbox,
-    Watched,
-    authority,
-    endless,
-    opened,
-)
+from standins import HOME, OTHER_PASSWORD, PASSWORD, Clock, Interleaved, Mailbox, Watched, authority, endless, opened
 
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.errors import InvalidToken, NotAuthenticated, RateLimited, SignInUnfinished, WrongCredentials
