@@ -8,8 +8,12 @@ from typing import Any
 from tests.running import Run
 
 from dutchdoor.auth import Auth
+from dutchdoor.errors import NotAuthenticated
+from dutchdoor.model.http_client import Client, Device
+from dutchdoor.services.browser import Browser
 
 PASSWORD = "a quiet heron at dusk"
+FOX = Client(devices=Device(name="Fox\x9b2J\r\x07"))
 
 
 def made(run: Run, email: str = "ada@example.com", *more: str) -> dict[str, Any]:
@@ -46,3 +50,18 @@ def empty() -> None:
         await auth.close()
 
     asynchronously(open_and_close())
+
+
+async def sign_in(email: str, mode: Any = "session") -> str:
+    async with auth_here() as auth:
+        signed_in, _ = await auth.directory.sign_in.by_password(email, PASSWORD, Browser(FOX), mode=mode)
+        return signed_in.session_token or signed_in.access_token
+
+
+async def is_live(token: str) -> bool:
+    async with auth_here() as auth:
+        try:
+            await auth.authority.resume(token)
+        except NotAuthenticated:
+            return False
+        return True

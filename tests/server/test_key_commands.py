@@ -1,4 +1,4 @@
-"""What commands about keys read, write and print beside servers with settings of their own."""
+"""What commands about keys read, write and print, also beside servers with settings of their own."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from tests.server.conftest import PASSWORD, Run, asynchronously, auth_here, empty, made, served
+from tests.server.conftest import PASSWORD, Run, asynchronously, auth_here, empty, made, served, sign_in
 from tests.standins import HOME
 
 from dutchdoor.auth import Auth
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
-from dutchdoor.errors import InvalidKey, NotAuthenticated
+from dutchdoor.errors import InvalidKey, InvalidToken, NotAuthenticated
 from dutchdoor.mail.file import FileTransport
 from dutchdoor.model.deployment import SERVERS, Deployment
 from dutchdoor.model.http_client import Client
+from dutchdoor.model.master_key import MasterKey
 from dutchdoor.model.policy import DAY, HOUR, STANDARD
 from dutchdoor.services.browser import Browser
 from dutchdoor.services.presenting import SignedIn
@@ -270,3 +271,60 @@ def test_p43_what_a_leaked_master_key_made_is_revoked(run: Run) -> None:
 
 def _seconds(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
+
+
+def test_keys_rotate_and_die(run: Run) -> None:
+    """A new key is published before it signs; a killed one is refused, and only after a question."""
+    made(run)
+    served()
+    assert run("key", "rotate", "--json").json["state"] == "upcoming"
+    first, second = run("key", "list", "--json").json
+    assert (first["state"], second["state"]) == ("signing", "upcoming")
+    token = asynchronously(sign_in("ada@example.com", "jwt"))
+    assert run("token", "verify", token).code == 0
+    refused = run("key", "revoke", first["kid"])
+    assert (refused.code, "nothing was changed" in refused.err, "--yes" in refused.err) == (1, True, True)
+    assert run("key", "revoke", first["kid"], "--yes").code == 0
+    assert run("token", "verify", text=token).code == 1
+    states = {each["kid"]: each["state"] for each in run("key", "list", "--json").json}
+    assert states[first["kid"]] == "revoked"
+
+
+def test_an_hs256_secret_is_handed_out_once_and_is_then_no_longer_ours(run: Run) -> None:
+    """A service that verifies with it could issue tokens for an administrator, so this server's API accepts nothing
+    signed with it.
+    """
+    made(run, "ada@example.com")
+    settings = {"DUTCHDOOR_ALG": "HS256", "DUTCHDOOR_DATABASE": "sqlite:///hs.db"}
+    assert run("user", "create", "ada@example.com", "--password-stdin", text=PASSWORD, environment=settings).code == 0
+
+    async def token() -> str:
+        async with Auth("sqlite:///hs.db", master_key="dutchdoor.keys", alg="HS256") as auth:
+            signed_in, _ = await auth.directory.sign_in.by_password(
+                "ada@example.com", PASSWORD, Browser(Client()), mode="jwt"
+            )
+            await auth.authority.verify(signed_in.access_token)
+            return signed_in.access_token
+
+    minted = asynchronously(token())
+    exported = run("key", "export", "--json", environment=settings)
+    assert exported.json["kty"] == "oct"
+    assert len(exported.json["k"]) >= 43
+
+    async def refused() -> None:
+        async with Auth("sqlite:///hs.db", master_key="dutchdoor.keys", alg="HS256") as auth:
+            await auth.authority.verify(minted)
+
+    with pytest.raises(InvalidToken):
+        asynchronously(refused())
+    again = run("key", "export", environment=settings)
+    assert again.code == 1
+    assert "was exported" in again.err
+    assert run("audit", "--name", "key_exported", "--json", environment=settings).json[0]["actor"] == "cli"
+
+
+def test_a_fresh_master_key_is_one(run: Run) -> None:
+    """`key master` prints what `--master-key-file` reads, and another each time."""
+    first, second = run("key", "master").out, run("key", "master").out
+    assert first != second
+    assert MasterKey.parse(first).id != MasterKey.parse(second).id
