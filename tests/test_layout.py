@@ -248,11 +248,13 @@ def declared() -> tuple[set[str], set[str]]:
 
 
 BASE, OPTIONAL = declared()
-FOREIGN = [
-    found
-    for found in imports()
-    if (top := found.imported.split(".")[0]) not in sys.stdlib_module_names and top not in {"dutchdoor", "__future__"}
-]
+
+
+@cache
+def foreign() -> list[Import]:
+    """The imports of packages of others."""
+    ours = {"dutchdoor", "__future__", *sys.stdlib_module_names}
+    return [found for found in imports() if found.imported.split(".")[0] not in ours]
 
 
 def test_what_is_imported_is_declared() -> None:
@@ -260,7 +262,7 @@ def test_what_is_imported_is_declared() -> None:
     known = BASE | OPTIONAL
     wrong = [
         found
-        for found in FOREIGN
+        for found in foreign()
         if found.imported.split(".")[0] not in known and not found.importer.startswith("dutchdoor.testing")
     ]
     hold(wrong, "An import that pyproject.toml does not declare.")
@@ -268,7 +270,7 @@ def test_what_is_imported_is_declared() -> None:
 
 def test_what_is_declared_is_imported() -> None:
     """The package requires no library that nothing of the package imports: it is one more to trust and to keep."""
-    imported = {found.imported.split(".")[0] for found in FOREIGN}
+    imported = {found.imported.split(".")[0] for found in foreign()}
     assert imported >= BASE | OPTIONAL
 
 
@@ -281,7 +283,7 @@ def test_the_rooms_below_import_nothing_optional() -> None:
     """Records, tokens, the log and the verifier run on the base dependencies alone, but for the exceptions named."""
     wrong = [
         found
-        for found in FOREIGN
+        for found in foreign()
         if found.imported.split(".")[0] not in BASE
         and room(found.importer) in PLAIN
         and (found.importer, found.imported) not in ONE_FILE_NEEDS

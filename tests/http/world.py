@@ -45,7 +45,6 @@ PROXY = "10.0.0.5"
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 
 _DEVICES = UserAgentReader()
-_DEVICES.load()
 
 
 class Answer(NamedTuple):

@@ -305,7 +305,8 @@ def test_private_keys_are_judged_like_any_other() -> None:
 
 
 def public_key_texts() -> dict[str, bytes]:
-    key = rsa.generate_private_key(65537, 2048)
+    key = serialization.load_der_private_key(KEYS["RS256"].private_bytes(), None)
+    assert isinstance(key, rsa.RSAPrivateKey)
     public = key.public_key()
     pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     members = {"kty": "RSA", "n": number(public.public_numbers().n), "e": "AQAB"}

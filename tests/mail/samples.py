@@ -27,15 +27,16 @@ VALUES = {
     "until": NOW,
     "inviter": "Grace Hopper",
 }
+NAMES = [name for name in vars(Letters) if not name.startswith("_")]
+"""A method of `Letters` is a letter: a new one is among them."""
 
 
 def letters(of: Letters = LETTERS, language: str = "", to: str = "ann@example.com") -> Iterator[tuple[str, Mail]]:
-    """Write each letter that there is. A method of `Letters` is a letter: a new one is among them."""
-    for name, method in vars(Letters).items():
-        if not name.startswith("_"):
-            taken = inspect.signature(method).parameters
-            values = {key: value for key, value in VALUES.items() if key in taken}
-            yield name, getattr(of, name)(to, **values, language=language)
+    """Write each letter that there is."""
+    for name in NAMES:
+        write = getattr(of, name)
+        taken = inspect.signature(write).parameters
+        yield name, write(to, **{key: value for key, value in VALUES.items() if key in taken}, language=language)
 
 
 if __name__ == "__main__":
