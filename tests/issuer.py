@@ -229,7 +229,7 @@ class House:
 
     def wait(self) -> None:
         """Wait until the mail that is being written was sent."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while self.auth.directory.post._posting and time.monotonic() < deadline:
             time.sleep(0.01)
 

@@ -52,7 +52,7 @@ def running_server(folder: Path, *arguments: str, **environment: str) -> Iterato
             yield port
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(20)
+            process.wait(60)
             process.stdout.close()
 
 

@@ -40,7 +40,7 @@ def serving(application: Any, *, port: int = 0, **tls: Any) -> Iterator[int]:
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while not server.started:
             assert thread.is_alive() and time.monotonic() < until
             time.sleep(0.01)

@@ -73,7 +73,7 @@ class Place(NamedTuple):
 
     def mailed(self, email: str) -> str:
         """The code in the mail to an address, as soon as it is there."""
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while time.monotonic() < until:
             for each in sorted((self.folder / "mails").glob("*.eml"), reverse=True):
                 found = re.search(r"^ +([0-9]{6})$", each.read_text(), re.MULTILINE)

@@ -27,7 +27,7 @@ class Gate:
     def __call__(self) -> int:
         self.calls += 1
         self.begun.release()
-        assert self.go_on.acquire(timeout=10)
+        assert self.go_on.acquire(timeout=60)
         return self.calls
 
     async def until_begun(self) -> None:

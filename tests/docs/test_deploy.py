@@ -560,7 +560,7 @@ def nginx(folder: Path, text: str, tls: int) -> Iterator[None]:
             ["nginx", "-p", str(folder), "-c", str(file), "-e", str(folder / "error.log")], stdout=out, stderr=out
         )
         try:
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while True:
                 assert process.poll() is None, log.read_text() + (folder / "error.log").read_text()
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", tls), 0.2):
@@ -769,7 +769,7 @@ def test_a_poll_hangs_through_nginx_and_keeps_to_one_node(site: Site, token: str
         hanging.join(20)
     ((_, told),) = answers
     assert told["entries"]
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while sum(reached := [polls_at(node) - was for node, was in zip(site.nodes, before, strict=True)]) < 5:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -915,7 +915,7 @@ def test_nginx_shows_no_probe_and_logs_no_query(site: Site) -> None:
     for path in ("/livez", "/readyz", "/metrics"):
         assert site.ask("GET", path)[0] == 404
     site.ask("GET", "/auth/me?token=canary-1f2e")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while "/auth/me" not in (log := (site.folder / "access.log").read_text()):
         assert time.monotonic() < deadline
         time.sleep(0.02)

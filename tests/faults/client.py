@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 HOST = "auth.example.com"
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds in which any answer comes, or the server hangs."""
 
 Result = Literal["ok", "fail", "unknown"]

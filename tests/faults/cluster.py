@@ -135,7 +135,7 @@ class Node:
         else:
             process.send_signal(how)
         try:
-            code = process.wait(40)
+            code = process.wait(60)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

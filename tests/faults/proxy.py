@@ -197,7 +197,7 @@ class Proxy:
                 done.set()
 
         self._loop.call_soon_threadsafe(there)
-        assert done.wait(10), "the proxy's loop does not run"
+        assert done.wait(60), "the proxy's loop does not run"
 
     def _listen(self) -> None:
         if self._socket is not None:
@@ -371,7 +371,7 @@ def proxy(host: str, port: int, *, listen: int = 0) -> Iterator[Proxy]:
 
     thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     if failed:
         raise failed[0]
     try:

@@ -98,7 +98,7 @@ async def tell_a_story(ours: Cluster) -> list[str]:
         await wires[0].send("POST", "/auth/login", {"email": CANARY, "password": CANARY})
         await wires[1].send("GET", f"/auth/me?access_token={secrets[2]}", bearer=CANARY.replace(" ", "_"))
         await wires[2].send("POST", "/auth/password/forgot", {"email": email})
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not (link := mailed(ours, email)):
                 await asyncio.sleep(0.02)
         secrets.append(link)

@@ -98,7 +98,7 @@ async def people(ours: Cluster, history: History, count: int, then: Auth) -> lis
 
 def served(history: History) -> None:
     """Wait until everyone has been round all nodes a few times."""
-    enough, deadline = len(history.operations) + 100, time.monotonic() + 30
+    enough, deadline = len(history.operations) + 100, time.monotonic() + 60
     while len(history.operations) < enough:
         assert time.monotonic() < deadline
         time.sleep(0.01)

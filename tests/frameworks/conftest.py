@@ -107,7 +107,7 @@ def serving(name: str, folder: Path, *, issuer: str = "", base_path: str = "") -
         yield app
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
     said = (folder / "server.log").read_text()
     assert not re.search(r"Traceback|Exception|never awaited", said), said
 

@@ -81,7 +81,7 @@ def keep(request: Any) -> JsonResponse:
     """Put what is in the query into the session, and show all of it."""
     if "first" in request.GET:
         request.session.get("")  # read before the other request writes
-        meeting.wait(10)
+        meeting.wait(60)
     for key, value in request.GET.items():
         request.session[key] = value
     return JsonResponse({key: value for key, value in request.session.items() if not key.startswith("_")})

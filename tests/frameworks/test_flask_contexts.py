@@ -58,7 +58,7 @@ def test_a_stream_that_asks_who_sent_the_request_ends_with_the_session(app: Flas
     def stream() -> Response:
         def pieces() -> Iterator[str]:
             yield f"{current_user.email}\n"
-            goes_on.wait(10)
+            goes_on.wait(60)
             yield "news"
 
         return Response(stream_with_context(pieces()), mimetype="text/plain")

@@ -62,7 +62,7 @@ async def _works_on(request: Request) -> StreamingResponse:
 
     def work() -> None:
         request.app.state.waits.set()
-        request.app.state.goes_on.wait(10)
+        request.app.state.goes_on.wait(60)
 
     return StreamingResponse(pieces(), background=BackgroundTask(work))
 
@@ -154,7 +154,7 @@ def test_the_first_piece_of_a_stream_is_checked(site: Any) -> None:
 
     reading = threading.Thread(target=read)
     reading.start()
-    site.waits.wait(10)
+    site.waits.wait(60)
     ada.log_out()
     site.goes_on.set()
     reading.join()
@@ -168,7 +168,7 @@ def test_a_task_in_the_background_is_no_open_connection(site: Any, caplog: pytes
     ada, other = Browser(site), Browser(site)
     with other.socket() as opened:
         assert ada.client.get("/_works_on").text == "onetwo"
-        site.waits.wait(10)
+        site.waits.wait(60)
         ada.log_out()
         other.log_out()
         ends(opened)

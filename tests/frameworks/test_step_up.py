@@ -93,7 +93,7 @@ def steps_up(person: Person, url: str) -> None:
         assert claims(person.held["access_token"])["acr"] == "aal2"
         assert person.get(f"{url}/factors").status_code == 200
 
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while (old := person.get(f"{url}/fresh")).status_code == 200:
         assert time.monotonic() < until
         time.sleep(0.1)

@@ -407,7 +407,7 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]
             yield port, check
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
             application.shutdown()
             application.server_close()
 

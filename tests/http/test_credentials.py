@@ -87,11 +87,10 @@ async def test_c03_a_megabyte_of_password_is_refused_for_nothing(world: World) -
         ("/auth/password/reset", {"token": "ddo1_x", "new_password": huge}),
     ):
         content = (await _encoded(body)).encode()
-        cpu, wall = time.process_time(), time.perf_counter()
+        before = time.process_time()
         answer = await world.call("POST", path, body=content, headers=[("content-type", "application/json")])
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+        cpu = time.process_time() - before
         assert answer.status == 413
-        assert wall < 0.05
         assert cpu < 0.05, "the test's own client is in this figure"
 
 

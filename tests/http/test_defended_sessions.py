@@ -571,7 +571,7 @@ async def test_d17_two_nodes_see_one_session() -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
 async def test_q06_nodes_that_race_write_a_change_once(
-    database: str, tmp_path: Path, request: pytest.FixtureRequest
+    database: str, tmp_path: Path, request: pytest.FixtureRequest, patience: None
 ) -> None:
     """Two nodes get six requests at one moment, over one database. The owner's change of network is written once; a
     traveller is asked nothing; a thief is refused at both, with one event and one mail.

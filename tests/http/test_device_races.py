@@ -20,7 +20,7 @@ Nodes = tuple[World, World]
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.long)])
-async def nodes(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Nodes]:
+async def nodes(request: pytest.FixtureRequest, tmp_path: Path, patience: None) -> AsyncIterator[Nodes]:
     """Two nodes over one database, with an account."""
     where = str(tmp_path / "nodes.db")
     if request.param == "postgres":

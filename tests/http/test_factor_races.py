@@ -53,7 +53,7 @@ class Nodes:
     async def at_once(self, tries: Sequence[Callable[[Program], Awaitable[Answer]]]) -> list[int]:
         """Make as many tries as there are, at both nodes in one moment, and return the statuses."""
         worlds = itertools.cycle((self.one, self.two))
-        return sorted(await asyncio.gather(*(answered(one, next(worlds)) for one in tries)))
+        return sorted(each.status for each in await asyncio.gather(*(one(next(worlds).program()) for one in tries)))
 
     async def sessions(self) -> int:
         account = await self.one.store.account_by_email(ADA)
@@ -61,21 +61,12 @@ class Nodes:
         return len(await self.one.store.sessions_of(account.subject))
 
 
-async def answered(one: Callable[[Program], Awaitable[Answer]], world: World) -> int:
-    """Try until the node answers: a busy machine's database may be late for it, which is 503, and says to try again."""
-    for _ in range(10):
-        status = (await one(world.program())).status
-        if status != 503:
-            break
-    return status
-
-
 def store_of(kind: str, where: str) -> Store:
     return SqliteStore(Path(where)) if kind == "sqlite" else PostgresStore(where)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.long)])
-async def nodes(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Nodes]:
+async def nodes(request: pytest.FixtureRequest, tmp_path: Path, patience: None) -> AsyncIterator[Nodes]:
     where = str(tmp_path / "nodes.db")
     if request.param == "postgres":
         where = request.getfixturevalue("postgres_url")

@@ -360,7 +360,7 @@ async def test_a_fence_that_is_lost_has_no_bound(world: World) -> None:
     await until(lambda: world.auth.api.waiting_for_fences == 1)
     await world.store.begin_log_epoch(world.clock())
     await world.call("GET", "/auth/me", bearer=program.access)
-    answer = await asyncio.wait_for(leaving, 10)
+    answer = await asyncio.wait_for(leaving, 60)
     assert (answer.status, answer.json) == (202, {"fenced": False, "fenced_in_ms": None, "ended": 1})
     world.elapsed.ahead += 13
     assert (await program.call("POST", "/auth/logout")).json["fenced"] is True

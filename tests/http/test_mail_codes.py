@@ -32,6 +32,7 @@ BOTH = pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks
 
 def nodes(request: pytest.FixtureRequest, folder: Path, kind: str, **options: Any) -> tuple[Any, Any]:
     """Two servers over one database, to be entered."""
+    request.getfixturevalue("patience")
     where = request.getfixturevalue("postgres_url") if kind == "postgres" else str(folder / "nodes.db")
     options["clock"] = Clock()
     return a_world(store=store_of(kind, where), **options), a_world(store=store_of(kind, where), **options)

@@ -78,7 +78,7 @@ def running() -> Iterator[Running]:
     server = Server(uvicorn.Config(auth.asgi(), port=port, log_level="error", lifespan="on", server_header=False))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(60)
     yield Running(port)
     server.should_exit = True
     thread.join(20)

@@ -365,7 +365,7 @@ async def test_p15_a_database_that_is_read_only_is_logged_and_not_ready(caplog: 
                 server.sql("SELECT pg_reload_conf()")
                 world.elapsed.ahead += 60
                 # Each process of the server reads the setting in its own time.
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     while (await world.call("POST", "/auth/login", json=wanted)).status != status:
                         await asyncio.sleep(0.02)
                 world.elapsed.ahead += 60

@@ -261,7 +261,7 @@ async def test_a_challenge_belongs_to_the_origin_that_asked(tmp_path: Path) -> N
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-async def nodes(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[World, World]]:
+async def nodes(request: pytest.FixtureRequest, tmp_path: Path, patience: None) -> AsyncIterator[tuple[World, World]]:
     """Two servers over one database."""
     with ExitStack() as databases:
         url = databases.enter_context(new_database()) if request.param == "postgres" else ""

@@ -32,7 +32,7 @@ def issuer() -> Iterator[FaultyIssuer]:
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.long)])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def database(request: pytest.FixtureRequest, tmp_path: Path, patience: None) -> str:
     """The URL of a database for two nodes."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/door.db"

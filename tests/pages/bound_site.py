@@ -43,7 +43,7 @@ ADA = {"email": "ada@example.com", "password": PASSWORD}
 REGISTER, REFRESH = "/auth/device-binding", "/auth/device-binding/refresh"
 LONG, BOUND, RENEWS = "__Host-dd_session", "__Host-dd_bound", "__Host-dd_refresh"
 SOFTWARE_KEYS = "EnableBoundSessionCredentialsSoftwareKeysForManualTesting"
-WAITS = 15.0
+WAITS = 60.0
 
 
 def flags(certificate: Path, *, quota: bool = False) -> list[str]:
@@ -85,7 +85,7 @@ def needs_bound_sessions(browser: Browser, folder: Path) -> None:
     page = browser.new_page()
     try:
         page.goto(f"https://probe.test:{server.server_address[1]}/")
-        if not came.wait(WAITS / 3):
+        if not came.wait(5):
             pytest.skip(f"Chromium {browser.version} binds no sessions: Debian's package has it, a headless shell not")
     finally:
         page.close()
@@ -198,7 +198,7 @@ addEventListener("fetch", event => event.respondWith(fetch(event.request)))"""
     def http(self) -> httpx2.Client:
         """A program without DBSC, such as a thief's."""
         headers = {"host": f"{HOST}:{self.port}"}
-        return httpx2.Client(base_url=f"https://127.0.0.1:{self.port}", headers=headers, verify=False, timeout=20)
+        return httpx2.Client(base_url=f"https://127.0.0.1:{self.port}", headers=headers, verify=False, timeout=60)
 
     def thief(self, path: str, cookies: dict[str, str], method: str = "GET", **headers: str) -> int | str:
         """Send a request with copied cookies from another machine. Gives its status, or the code of its refusal."""
@@ -229,7 +229,7 @@ addEventListener("fetch", event => event.respondWith(fetch(event.request)))"""
 
     def do(self, work: Any) -> Any:
         assert self.loop is not None
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(20)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
 
     def events(self) -> Counter[str]:
         return Counter(event.name for event in self.do(self.store.events(limit=500)))

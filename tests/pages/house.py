@@ -89,7 +89,7 @@ class House:
 
     def do(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Await something where the server runs."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(20)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
 
     def client(self, agent: str = AGENTS[0]) -> httpx2.Client:
         # Text beyond ASCII, as a client may send it.
@@ -180,7 +180,7 @@ def open_house(folder: Path, **more: Any) -> Iterator[House]:
     thread = threading.Thread(target=lambda: house.loop.run_until_complete(server.serve()), daemon=True)
     thread.start()
     try:
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while not server.started:
             assert thread.is_alive() and time.monotonic() < until, "the server does not start"
             time.sleep(0.01)

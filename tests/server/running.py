@@ -47,7 +47,7 @@ class Running:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(30)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
@@ -88,7 +88,7 @@ def running(directory: Path, *arguments: str, environment: dict[str, str] | None
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(30)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
         process.wait()
@@ -97,7 +97,7 @@ def running(directory: Path, *arguments: str, environment: dict[str, str] | None
         process.stderr.close()
 
 
-def eventually(holds: Callable[[], bool], within: float = 15.0) -> None:
+def eventually(holds: Callable[[], bool], within: float = 60.0) -> None:
     """Wait until something holds that another process brings about."""
     end = time.monotonic() + within
     while not holds():

@@ -97,7 +97,7 @@ def haproxy(directory: Path, backend: int) -> Iterator[int]:
     )
     with subprocess.Popen([HAPROXY, "-db", "-q", "-f", str(directory / "haproxy.cfg")]) as process:
         try:
-            end = time.monotonic() + 20
+            end = time.monotonic() + 60
             while not _listens(port):
                 assert process.poll() is None, "HAProxy ended"
                 assert time.monotonic() < end, "HAProxy does not listen"
@@ -109,7 +109,7 @@ def haproxy(directory: Path, backend: int) -> Iterator[int]:
 
 def _listens(port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        socket.create_connection(("127.0.0.1", port), timeout=60).close()
     except OSError:
         return False
     return True
@@ -236,7 +236,7 @@ def test_p20_connections_that_wait_give_their_places_up(fifty: Running, sending:
             for _ in range(2 if sending.endswith(b"\r\n\r\n") else 1):
                 assert _answer(file).endswith(b"alive\n"), "the newest has its place still"
         first = idle[0]
-        first.settimeout(20)
+        first.settimeout(60)
         with contextlib.suppress(ConnectionError):
             while first.recv(65536):
                 pass

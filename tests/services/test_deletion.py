@@ -358,7 +358,9 @@ async def in_redis(url: str, needles: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("place", ["sqlite", "postgres"])
-async def test_a22_what_is_erased_is_nowhere(tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a22_what_is_erased_is_nowhere(
+    tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture, patience: None
+) -> None:
     """A22: after an erasure no table of the database, no key in Valkey and no line of the log holds the address, the
     name, or where the person was. The search itself finds them before.
     """

@@ -471,5 +471,5 @@ async def test_a_search_that_finds_nothing_hangs_no_request(caplog: pytest.LogCa
 
     async with running(users=ExternalUsers(authenticate=authenticate, load=lambda subject: object())) as our:
         with pytest.raises(Unavailable):
-            await asyncio.wait_for(our.sign_in(), 10)
+            await asyncio.wait_for(our.sign_in(), 60)
     assert f"users: authenticate failed: RuntimeError at {__file__}:" in caplog.text

@@ -34,4 +34,4 @@ async def test_whatever_goes_wrong_it_is_tried_again(failure, monkeypatch) -> No
     auth = Auth("memory:", master_key=MasterKeys.parse(MasterKey.generate().text()), hasher=PasswordHasher(CHEAPEST))
     monkeypatch.setattr(auth.authority.store, "purge", purge)
     async with auth:
-        await asyncio.wait_for(again.wait(), 30)
+        await asyncio.wait_for(again.wait(), 60)

@@ -15,25 +15,16 @@ from dutchdoor.errors import InvalidToken
 from dutchdoor.revocation.log import COALESCE_ABOVE, RevocationLog
 from dutchdoor.services.presenting import SignedIn
 from dutchdoor.services.sessions import Authority
-from dutchdoor.stores import postgres
 from dutchdoor.stores.base import Revoked
 from dutchdoor.stores.postgres import PostgresStore
 from dutchdoor.testing.conformance import the_log
 
 AT_ONCE = 50
-PATIENCE = 60.0
 
 
 @pytest.fixture(params=[pytest.param("memory", marks=pytest.mark.long), "sqlite", "postgres"])
-async def nodes(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[list[Authority]]:
+async def nodes(request: pytest.FixtureRequest, tmp_path: Path, patience: None) -> AsyncIterator[list[Authority]]:
     """Two nodes over one store, each call of which may be overtaken; the account is `alice`."""
-    # Fifty at once may take a busy machine longer than a caller waits in life.
-    monkeypatch.setattr(postgres, "ANSWER_FOR", PATIENCE)
-    monkeypatch.setitem(PostgresStore._some.__kwdefaults__, "statement_for", PATIENCE)
-    monkeypatch.setattr(postgres, "COMMIT_STATEMENT_FOR", PATIENCE)
-    monkeypatch.setattr(postgres, "COMMIT_FOR", PATIENCE)
     with ExitStack() as stack:
         store = PostgresStore(stack.enter_context(new_database())) if request.param == "postgres" else None
         made = authority(store or make(request.param, tmp_path), Clock())

@@ -18,7 +18,6 @@ from dutchdoor.model.session_data import SessionData, StoredData, VisitorToken, 
 from dutchdoor.model.sessions import Session
 from dutchdoor.services.session_data import MERGES
 from dutchdoor.services.sessions import Authority
-from dutchdoor.stores import postgres
 from dutchdoor.stores.base import Remove
 from dutchdoor.stores.postgres import PostgresStore
 
@@ -32,9 +31,8 @@ def clock() -> Clock:
 
 @pytest.fixture(params=[pytest.param("memory", marks=pytest.mark.long), "sqlite", "postgres"])
 async def over(
-    request: pytest.FixtureRequest, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, tmp_path: Path, clock: Clock, patience: None
 ) -> AsyncIterator[Authority]:
-    monkeypatch.setattr(postgres, "ANSWER_FOR", 30.0)  # a busy machine takes longer than a request may wait
     with new_database() as url:
         store = PostgresStore(url) if request.param == "postgres" else make(request.param, tmp_path)
         made = authority(store, clock)

@@ -79,7 +79,7 @@ def there(url):
 
 async def followed(store, cursor, count):
     """What there is behind a cursor once there is so much: a transaction of the server's own may hold it back."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(found := await patiently(lambda: store.events_after(cursor))) < count:
             await asyncio.sleep(0.01)
     return found

@@ -222,7 +222,7 @@ async def test_p53_its_connections_and_those_that_wait_are_counted(store, beside
     await holding.start()
     await beside.execute("LOCK TABLE dutchdoor.accounts")
     reads = [asyncio.create_task(store.account(f"user {n}")) for n in range(5)]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (store.load.busy, store.load.waiting) != (2, 3):
             await asyncio.sleep(0)
             assert not all(read.done() for read in reads)

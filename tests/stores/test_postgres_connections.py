@@ -166,7 +166,7 @@ def pooled(prepared_url, tmp_path):
         yield there(prepared_url)(port)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ async def test_nothing_is_kept_in_a_connection(postgres_url):
     woken = asyncio.Event()
     unwatch = store.watch(woken.set)
     for _ in range(3):
-        await asyncio.wait_for(woken.wait(), 10)
+        await asyncio.wait_for(woken.wait(), 60)
         woken.clear()
         await store.commit(Revoke(a_revocation()))
     unwatch()

@@ -262,12 +262,12 @@ async def test_a_notice_wakes_who_watches(postgres_url, monkeypatch):
     async with opened(postgres_url) as one, opened(postgres_url) as two:
         woken = asyncio.Event()
         unwatch = one.watch(woken.set)
-        await asyncio.wait_for(woken.wait(), 10)  # it listens
+        await asyncio.wait_for(woken.wait(), 60)  # it listens
         for _ in range(5):
             woken.clear()
             done = await two.commit(Revoke(a_revocation()))
             while (await one.read_log(1, 0)).head < done.seq or not woken.is_set():
-                await asyncio.wait_for(woken.wait(), 10)
+                await asyncio.wait_for(woken.wait(), 60)
         unwatch()
 
 
@@ -280,11 +280,11 @@ async def test_who_watches_is_woken_without_notices_too(server):
     ):
         woken = asyncio.Event()
         one.watch(woken.set)
-        await asyncio.wait_for(woken.wait(), 10)
+        await asyncio.wait_for(woken.wait(), 60)
         link.reset()
         woken.clear()
         await two.commit(Revoke(a_revocation()))
-        await asyncio.wait_for(woken.wait(), 10)
+        await asyncio.wait_for(woken.wait(), 60)
 
 
 async def test_the_stores_clock_is_read(store):

@@ -201,12 +201,12 @@ async def test_a_shard_dies_and_its_replica_takes_over(six):
         six.primary_of(store._limits_key).kill()
         started = time.monotonic()
         assert not await is_counting(store)
-        assert time.monotonic() - started < 5.0
+        assert time.monotonic() - started < 30.0
         for _ in range(20):
             started = time.monotonic()
             await store.recent_session(session.id, 1)
             assert await store.session(session.id) == (session, ada)
-            assert time.monotonic() - started < 5.0
+            assert time.monotonic() - started < 30.0
         await until(lambda: is_counting(store), PROMOTED_WITHIN)
         six.heal()
         await until(lambda: is_counting(store))

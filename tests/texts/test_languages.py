@@ -55,11 +55,11 @@ def test_the_first_language_is_for_those_who_ask_for_none():
 def test_a_long_header_costs_no_time():
     """A crowd of headers made to be slow is read in bounded work: backtracking, thousands of ranges, a full memory."""
     languages = Languages(["en", "de"])
-    began = time.perf_counter()
+    began = time.thread_time()
     for number in range(300):
         languages.of(f"{'a-' * 200}{number}")
         languages.of("de;q=0.1," * 1000 + str(number))
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 1
     assert languages.of_header.cache_info().currsize <= 256
 
 

@@ -50,7 +50,7 @@ def in_child(work) -> object:
             os._exit(0)
     os.close(write)
     os.set_blocking(read, False)
-    end, got = time.monotonic() + 10, b""
+    end, got = time.monotonic() + 60, b""
     while time.monotonic() < end:
         try:
             piece = os.read(read, 65536)

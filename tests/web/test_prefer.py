@@ -48,6 +48,6 @@ def test_a_wish_is_read_or_passed_over(header: str | None, seconds: int | None) 
 @pytest.mark.parametrize("header", ["a" + ";" * 500 + '"', "a" + " ;" * 250 + '"', 'a="' + "\\" * 501, "a" * 511 + '"'])
 def test_no_header_takes_long_to_read(header: str) -> None:
     """A header made to be read again and again is passed over as fast as any."""
-    started = time.perf_counter()
+    started = time.thread_time()
     assert wait_of(header) is None
-    assert time.perf_counter() - started < 0.05
+    assert time.thread_time() - started < 0.05

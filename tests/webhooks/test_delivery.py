@@ -312,7 +312,7 @@ async def test_what_was_not_committed_is_sent_again_under_its_id(tmp_path: Path)
 
         def answer(message: Message) -> Reply:
             if message.id == ids[0] and len(one.receiver.messages) == 0:
-                asyncio.run_coroutine_threadsafe(taken_over(), loop).result(10)
+                asyncio.run_coroutine_threadsafe(taken_over(), loop).result(60)
             return Reply()
 
         one.receiver.answers = answer
@@ -354,7 +354,7 @@ async def test_a_secret_is_rotated_under_load(tmp_path: Path) -> None:
             came = next(come)
             if came == 30:
                 rotating = one.webhooks.rotate(one.webhook.id, **WHO)  # type: ignore[arg-type]
-                made.append(asyncio.run_coroutine_threadsafe(rotating, loop).result(30).secret)
+                made.append(asyncio.run_coroutine_threadsafe(rotating, loop).result(60).secret)
             if came == 400:  # a round or more later
                 one.receiver.secrets[:] = made
             return Reply()
@@ -415,7 +415,7 @@ async def test_replay_sends_what_a_round_got_ahead_with(tmp_path: Path, monkeypa
 
         def answer(message: Message) -> Reply:
             if message.id == made[0]:
-                others_came.wait(30)
+                others_came.wait(60)
                 time.sleep(0.25)
             if message.id == made[3]:
                 others_came.set()

@@ -127,7 +127,7 @@ STAGES = [f"{when} {what}" for what in ("post", "commit") for when in ("before",
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-async def test_killed_at_each_stage(tmp_path: Path, kind: str) -> None:
+async def test_killed_at_each_stage(tmp_path: Path, kind: str, patience: None) -> None:
     """B24: before and after each message, and before and after each commit, for the first few of them."""
     with database(kind, tmp_path) as url, receiving() as receiver:
         site = Site(url, receiver)
@@ -136,7 +136,7 @@ async def test_killed_at_each_stage(tmp_path: Path, kind: str) -> None:
             for number in (1, 3):
                 await site.happens(10)
                 with sender(url, stage, number) as process:
-                    await asyncio.to_thread(process.join, 30)
+                    await asyncio.to_thread(process.join, 60)
                     assert process.exitcode == -signal.SIGKILL, (stage, number)
         with sender(url):
             await asyncio.to_thread(receiver.wait, site.is_complete)
@@ -146,7 +146,7 @@ async def test_killed_at_each_stage(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(2))
-async def test_two_nodes_are_killed_at_random(tmp_path: Path, seed: int) -> None:
+async def test_two_nodes_are_killed_at_random(tmp_path: Path, seed: int, patience: None) -> None:
     """B24: over PostgreSQL, with an endpoint that refuses one message in five: each event comes, in order."""
     chance = random.Random(seed)
 

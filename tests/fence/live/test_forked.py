@@ -32,7 +32,7 @@ def gunicorn(folder: Path, workers: int, *options: str, **environment: str) -> I
             cwd=ROOT, stdout=told, stderr=told, env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         )  # fmt: skip
         try:
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             while not listens(port):
                 assert process.poll() is None and time.monotonic() < deadline, (folder / "gunicorn.log").read_text()
                 time.sleep(0.05)
@@ -79,7 +79,7 @@ async def test_gunicorn_with_preload(tmp_path: Path, worker: str) -> None:
         threads = ("--threads", "4") if worker == "gthread" else ()
         with gunicorn(tmp_path, 3, "--worker-class", worker, *threads, ISSUER=ours.public, KEY=key, TOKEN=keep) as port:
             children: set[str] = set()
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while len(children) < 3:
                 answers = ask(port, keep, 9)
                 assert {status for status, *_ in answers} == {200}
