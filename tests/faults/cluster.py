@@ -148,10 +148,15 @@ class Node:
     def command(self, *arguments: str) -> str:
         """Run a command of the command line with this node's settings, around its proxies; gives what it printed."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("DUTCHDOOR_")}
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, *arguments],
-            cwd=self.folder, env={**clean, **self.environment}, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        for _ in range(STARTS_AGAIN):
+            done = subprocess.run(
+                [sys.executable, "-c", PROGRAM, *arguments], cwd=self.folder, env={**clean, **self.environment},
+                capture_output=True, text=True, timeout=60, check=False,
+            )  # fmt: skip
+            if (
+                done.returncode == 0 or "no answer" not in done.stderr
+            ):  # else a busy machine's database was late, as in `wait_ready`
+                break
         assert done.returncode == 0, (arguments, done.stdout, done.stderr)
         return done.stdout
 

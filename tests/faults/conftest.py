@@ -10,6 +10,11 @@ EACH = [*(pytest.param(kind, marks=pytest.mark.long) for kind in STORES[:-1]), S
 """Each kind of store. A short run has the one that has most parts."""
 
 
+@pytest.fixture(autouse=True)
+def nodes_beside_are_patient(patience):
+    """The nodes in this process, which look at what the others did, wait for a busy machine's database."""
+
+
 def running(kind, factory):
     with stored(kind) as place, cluster(factory.mktemp(kind), **place) as ours:
         yield ours

@@ -94,7 +94,7 @@ class Owner(SoftBrowser[Answer]):
 async def owner(shared: Cluster) -> AsyncIterator[Owner]:
     owner = Owner(shared, random.Random(7))
     wire = shared.nodes[0].wire()
-    assert (await wire.send("POST", "/auth/register", owner.who)).status == 201
+    assert (await wire.served("POST", "/auth/register", owner.who)).status == 201
     wire.close()
     yield owner
     shared.heal()

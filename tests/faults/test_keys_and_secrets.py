@@ -36,14 +36,14 @@ async def test_i22_keys_change_and_nothing_valid_is_refused(tmp_path: Path, node
                 for each in ours.nodes:
                     each.set_clock(hour * HOUR)
                 for wire in wires:
-                    answer = await wire.send("POST", "/auth/refresh", {"refresh_token": token})
+                    answer = await wire.served("POST", "/auth/refresh", {"refresh_token": token})
                     assert answer.status == 200, answer
                     token, access = answer.json["refresh_token"], answer.json["access_token"]
                     kids.add(access.partition(".")[0])
                     for other in wires:
-                        assert (await other.send("GET", "/auth/me", bearer=access)).status == 200
+                        assert (await other.served("GET", "/auth/me", bearer=access)).status == 200
             assert len(kids) == 3, "the keys did not change: nothing was tested"
-            published = [(await wire.send("GET", "/.well-known/jwks.json")).json["keys"] for wire in wires]
+            published = [(await wire.served("GET", "/.well-known/jwks.json")).json["keys"] for wire in wires]
             assert all(each == published[0] for each in published)
             assert first["kid"] not in {key["kid"] for key in published[0]}
 
@@ -56,17 +56,17 @@ async def test_i22_a_killed_key_is_dead_on_every_node(several: Cluster) -> None:
         held = [await begin(node) for _ in range(3)]
         for wire in wires:
             for one in held:
-                assert (await wire.send("GET", "/auth/me", bearer=one.access_token)).status == 200
+                assert (await wire.served("GET", "/auth/me", bearer=one.access_token)).status == 200
         kid = node.authority.ring.signing(node.authority.clock(), "ES256").kid
         said = await asyncio.to_thread(several.nodes[0].command, "key", "revoke", "--yes", "--json", "--", kid)
         assert json.loads(said)["fenced"] is True
         for wire, one in zip(wires, held, strict=True):
             for each in held:
-                assert (await wire.send("GET", "/auth/me", bearer=each.access_token)).status == 401
-            answer = await wire.send("POST", "/auth/refresh", {"refresh_token": one.refresh_token})
+                assert (await wire.served("GET", "/auth/me", bearer=each.access_token)).status == 401
+            answer = await wire.served("POST", "/auth/refresh", {"refresh_token": one.refresh_token})
             assert answer.status == 200
             for other in wires:
-                assert (await other.send("GET", "/auth/me", bearer=answer.json["access_token"])).status == 200
+                assert (await other.served("GET", "/auth/me", bearer=answer.json["access_token"])).status == 200
 
 
 # --- I-23 -------------------------------------------------------------------------------------------------------------
@@ -78,31 +78,31 @@ async def tell_a_story(ours: Cluster) -> list[str]:
     async with ours.wires(3) as wires:
         email = address()
         body = {"email": email, "password": CANARY}
-        assert (await wires[0].send("POST", "/auth/register", body)).status == 201
+        assert (await wires[0].served("POST", "/auth/register", body)).status == 201
         for n, more in enumerate(
             ({"mode": "session"}, {"mode": "hybrid", "transport": "body"}, {"mode": "hybrid"}, {"mode": "jwt"})
         ):
-            answer = await wires[n % 3].send("POST", "/auth/login", {**body, **more})
+            answer = await wires[n % 3].served("POST", "/auth/login", {**body, **more})
             assert answer.status == 200, answer
             said = answer.json
             secrets += [said[name] for name in ("access_token", "refresh_token", "csrf_token") if name in said]
             secrets += [value for name, value in answer.cookies.items() if value and "mark" not in name]
             for wire in wires:
                 if "access_token" in said:
-                    assert (await wire.send("GET", "/auth/me", bearer=said["access_token"])).status == 200
+                    assert (await wire.served("GET", "/auth/me", bearer=said["access_token"])).status == 200
                 if cookie := answer.cookies.get("__Host-dd_session"):
-                    await wire.send("GET", "/auth/me", cookie=f"__Host-dd_session={cookie}")
+                    await wire.served("GET", "/auth/me", cookie=f"__Host-dd_session={cookie}")
             if "refresh_token" in said:
-                again = await wires[1].send("POST", "/auth/refresh", {"refresh_token": said["refresh_token"]})
+                again = await wires[1].served("POST", "/auth/refresh", {"refresh_token": said["refresh_token"]})
                 secrets += [again.json["refresh_token"], again.json["access_token"]]
-        await wires[0].send("POST", "/auth/login", {"email": CANARY, "password": CANARY})
-        await wires[1].send("GET", f"/auth/me?access_token={secrets[2]}", bearer=CANARY.replace(" ", "_"))
-        await wires[2].send("POST", "/auth/password/forgot", {"email": email})
+        await wires[0].served("POST", "/auth/login", {"email": CANARY, "password": CANARY})
+        await wires[1].served("GET", f"/auth/me?access_token={secrets[2]}", bearer=CANARY.replace(" ", "_"))
+        await wires[2].served("POST", "/auth/password/forgot", {"email": email})
         async with asyncio.timeout(60):
             while not (link := mailed(ours, email)):
                 await asyncio.sleep(0.02)
         secrets.append(link)
-        changed = await wires[0].send("POST", "/auth/password/reset", {"token": link, "new_password": OTHER_PASSWORD})
+        changed = await wires[0].served("POST", "/auth/password/reset", {"token": link, "new_password": OTHER_PASSWORD})
         assert changed.status in {200, 202}, changed
     made = await asyncio.to_thread(ours.nodes[0].command, "verifier", "add", "canary", "--json")
     secrets.append(json.loads(made)["key"])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from tests.faults.client import Wire
+from tests.faults.client import Answer
 from tests.faults.cluster import Cluster, Node, begin, cluster
 from tests.faults.proxy import How
 
@@ -20,17 +21,17 @@ class Lost:
         self.ours, self.transport = ours, transport
         self.tried = 0
 
-    async def ask(self, wire: Wire, token: str, csrf: str):
+    async def ask(self, send: Callable[..., Awaitable[Answer]], token: str, csrf: str) -> Answer:
         if self.transport == "body":
-            return await wire.send("POST", "/auth/refresh", {"refresh_token": token})
+            return await send("POST", "/auth/refresh", {"refresh_token": token})
         cookie = f"__Host-dd_refresh={token}"
-        return await wire.send("POST", "/auth/refresh", cookie=cookie, headers=[("X-CSRF-Token", csrf)])
+        return await send("POST", "/auth/refresh", cookie=cookie, headers=[("X-CSRF-Token", csrf)])
 
     async def csrf(self, node: Node, token: str) -> str:
         if self.transport == "body":
             return ""
         wire = node.wire(direct=True)
-        answer = await wire.send("GET", "/auth/csrf", cookie=f"__Host-dd_refresh={token}")
+        answer = await wire.served("GET", "/auth/csrf", cookie=f"__Host-dd_refresh={token}")
         wire.close()
         return answer.json["csrf_token"]
 
@@ -42,7 +43,7 @@ class Lost:
         node.link.down.cut(after=cut_at, how=how, once=True)
         wire = node.wire()
         try:
-            first = await self.ask(wire, token, csrf)
+            first = await self.ask(wire.send, token, csrf)
         except (OSError, EOFError):
             first = None
         finally:
@@ -56,9 +57,9 @@ class Lost:
         node.link.down.cuts = 0
         other = self.ours.nodes[(self.ours.nodes.index(node) + 1) % len(self.ours.nodes)]
         wire = other.wire(direct=True)
-        again = await self.ask(wire, token, csrf)
+        again = await self.ask(wire.served, token, csrf)
         assert again.status == 200, (cut_at, how, again)
-        assert (await wire.send("GET", "/auth/me", bearer=again.json["access_token"])).status == 200
+        assert (await wire.served("GET", "/auth/me", bearer=again.json["access_token"])).status == 200
         if self.transport == "cookie":
             # Without the cookie the jar would keep the parent.
             assert again.cookies["__Host-dd_refresh"] not in {"", token}
@@ -72,7 +73,7 @@ class Lost:
         held = await begin(then)
         csrf = await self.csrf(node, held.refresh_token)
         wire = node.wire(direct=True)
-        size = (await self.ask(wire, held.refresh_token, csrf)).size
+        size = (await self.ask(wire.served, held.refresh_token, csrf)).size
         wire.close()
         return size
 

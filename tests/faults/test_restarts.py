@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.backing import a_postgres
-from tests.faults.client import PATIENCE, Answer, History, Operation, Wire, result_of
+from tests.faults.client import Answer, History, Operation, Wire, result_of
 from tests.faults.cluster import HERE, Cluster, Node, begin, cluster
 
 from dutchdoor.auth import Auth
@@ -73,7 +73,7 @@ class Person:
     async def still_signed_in(self) -> None:
         for _, token in self.tokens.values():
             ask = "POST", "/auth/refresh", {"refresh_token": token}
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(60):
                 # Refreshed so often that it has to wait; or a busy machine's database was slow.
                 while (answer := await self.wire().send(*ask)).status in {429, 503}:
                     await asyncio.sleep(0.2)
@@ -89,7 +89,7 @@ async def people(ours: Cluster, history: History, count: int, then: Auth) -> lis
     for n in range(count):
         person = Person(ours, history, [await begin(then) for _ in range(6)], n)
         for about, (_, token) in list(person.tokens.items()):
-            answer = await person.wire().send("POST", "/auth/refresh", {"refresh_token": token})
+            answer = await person.wire().served("POST", "/auth/refresh", {"refresh_token": token})
             assert answer.status == 200, answer
             person.tokens[about] = answer.json["access_token"], answer.json["refresh_token"]
         made.append(person)
@@ -141,7 +141,7 @@ def judge_restarts(history: History) -> None:
     # 429: some refresh so often that they have to wait. That is an answer.
     assert set(statuses) <= {200, 429, 503}, statuses
     # 503 at two nodes: a busy machine's database is slow for a moment. A restart that did it would do it to many.
-    assert statuses[503] * 200 <= len(history.operations), statuses
+    assert statuses[503] * 20 <= len(history.operations), statuses
     assert statuses[200] > 100
     longest = max(each.ended - each.began for each in history.operations)
     print(f"{sum(statuses.values())} requests, the slowest took {longest:.3f} s, a second try included")
@@ -233,7 +233,7 @@ async def kills_lose_nothing(ours: Cluster, kill, kills: int, seed: int) -> int:
             ids = list(witness.tokens)
             tasks = [asyncio.create_task(witness.work(wire, ids[n::9])) for n, wire in enumerate(wires)]
             enough = lots.randrange(1, 20)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 # On a machine that is busy some get 503, and all may be done before that many were served.
                 while len(witness.refreshed) < enough and not all(task.done() for task in tasks):
                     await asyncio.sleep(0.002)

@@ -91,7 +91,7 @@ async def test_gunicorn_with_preload(tmp_path: Path, worker: str) -> None:
                     assert {status for status, *_ in ask(port, one.access_token, 9)} == {200}
                     began = time.monotonic()
                     body = {"refresh_token": one.refresh_token}
-                    answer = await wire.send("POST", "/auth/logout", body, headers=[("Prefer", "wait=20")])
+                    answer = await wire.served("POST", "/auth/logout", body, headers=[("Prefer", "wait=20")])
                     assert answer.json["fenced"] is True
                     took.append(time.monotonic() - began)
                     assert {status for status, *_ in ask(port, one.access_token, 9)} == {401}

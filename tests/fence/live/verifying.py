@@ -43,7 +43,7 @@ class Seen(NamedTuple):
 def check_without_pause(
     pipe: Connection, issuer: str, key: str, tokens: Sequence[str], pause: float, options: dict[str, Any]
 ) -> None:
-    """Check tokens at random until asked to stop; then say what was seen."""
+    """Check tokens at random until asked to stop, and then until some token was accepted; then say what was seen."""
     os.nice(5)
     logging.getLogger("dutchdoor.verifier").setLevel(logging.CRITICAL)  # it is meant to be stale
     lots = random.Random(os.getpid())
@@ -56,7 +56,11 @@ def check_without_pause(
             verify._judge = lambda _claims, _now: "accepted"
         pipe.send(verify.state)
         places = range(len(tokens))
-        while not pipe.poll():
+        last: tuple[int, float] | None = None
+        while last is None or accepted.get(last[0], 0.0) <= last[1]:
+            if last is None and pipe.poll():
+                last = pipe.recv()
+                continue
             for place in lots.choices(places, k=BATCH):
                 began = time.monotonic()
                 try:
@@ -104,9 +108,10 @@ class Process:
     def go_on(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
 
-    def stop(self) -> Seen:
+    def stop(self, place: int = 0, since: float = -1.0) -> Seen:
+        """Ask it to stop, once it has accepted a token after a time."""
         self.go_on()
-        self.pipe.send(None)
+        self.pipe.send((place, since))
         assert self.pipe.poll(60), "a verifier does not answer"
         seen: Seen = self.pipe.recv()
         self.process.join(30)
