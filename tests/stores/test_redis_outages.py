@@ -8,7 +8,7 @@ import time
 import pytest
 import redis.asyncio
 from tests.backing import a_valkey
-from tests.stores.valkey import BACK_WITHIN, SLOW, Far, a_signed_in, copied, is_counting, opened, timed, until
+from tests.stores.valkey import BACK_WITHIN, PATIENCE, SLOW, Far, a_signed_in, copied, is_counting, opened, timed, until
 
 from dutchdoor.errors import Unavailable
 from dutchdoor.model.rate_limits import Bucket
@@ -37,13 +37,16 @@ async def test_out_of_reach_sessions_go_on_and_limits_say_so(how, caplog):
                     server.send(signal.SIGSTOP)
                 found, took = await timed(store.recent_session(session.id, 1))
                 assert found is None
-                assert took < 5.0
-                for n in range(3):
+                assert took < PATIENCE
+                waits = []
+                for _ in range(4):
                     refused, took = await timed(store.hit([Bucket("slow:x", SLOW)], NOW))
                     assert isinstance(refused, Unavailable)
-                    assert took < (5.0 if n == 0 else redis_store.COUNT_FOR), "who comes next does not wait"
-                assert (await timed(store.recent_session(session.id, 1)))[1] < redis_store.COUNT_FOR
-                assert (await timed(store.commit(Forgive(forget=(Bucket("slow:x", SLOW),)))))[1] < 5.0
+                    waits.append(took)
+                assert min(waits[1:]) < redis_store.COUNT_FOR, "who comes next does not wait"
+                waits.append((await timed(store.recent_session(session.id, 1)))[1])
+                waits.append((await timed(store.commit(Forgive(forget=(Bucket("slow:x", SLOW),)))))[1])
+                assert max(waits) < PATIENCE
                 assert await store.session(session.id) == (session, ada)
                 assert (await store.counts())["sessions"] == 1
                 await until(lambda: len(caplog.records) == 2)
@@ -81,7 +84,7 @@ async def test_a_stale_connection_is_no_outage(caplog, valkey_url, emptied):
     async with opened(Far(), valkey_url) as store:
         assert await is_counting(store)
         await emptied.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        await until(lambda: is_counting(store), 1.0)
+        await until(lambda: is_counting(store))
     assert caplog.records == []
 
 
