@@ -37,6 +37,8 @@ def seen(user_agent: str = "", address: str = "") -> Client:
         ("curl/8.5.0", "curl"),
         ("acme-sync/2.1 (build 7)", "acme-sync"),
         ("dutchdoor.client", "dutchdoor.client"),
+        ("MyShop/3.1 (iPhone; iOS 18.2)", "MyShop on iOS"),
+        ("MyShop/3.1 (Android 15; Pixel 9)", "MyShop on Android"),
         ("Mozilla/5.0", ""),
         ("nothing anyone knows", ""),
         ("", ""),

@@ -22,6 +22,7 @@ _UNKNOWN = Device()
 # Names that users know, for display only. The fields that are compared keep the names of the tables.
 _BROWSERS = {"Chrome Mobile": "Chrome", "Mobile Safari": "Safari", "Firefox Mobile": "Firefox", "Edge Mobile": "Edge"}
 _PLATFORMS = {"Mac OS X": "macOS", "Chrome OS": "ChromeOS"}
+_WEB_VIEW = "Mobile Safari UI/WKWebView"
 _PROGRAM = re.compile(r"(?!Mozilla\b)([A-Za-z][A-Za-z0-9._-]{0,31})(?:/|$)")
 """The product that a program names first (RFC 9110, section 10.1.5), such as `acme-sync/2.1`."""
 
@@ -49,6 +50,7 @@ class UserAgentReader:
         browser = found.user_agent.family if found.user_agent else ""
         platform = found.os.family if found.os else ""
         shown = [_BROWSERS.get(browser, browser), _PLATFORMS.get(platform, platform)]
-        if not browser and (program := _PROGRAM.match(user_agent)):
+        # For an app that names itself and its system, the tables say the system twice, or the web view of the system.
+        if browser in {"", platform, _WEB_VIEW} and (program := _PROGRAM.match(user_agent)):
             shown[0] = program[1]  # for display only: by the tables, it is no browser that could be compared
         return Device(name=" on ".join(part for part in shown if part), browser_family=browser, platform=platform)
