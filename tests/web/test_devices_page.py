@@ -95,6 +95,16 @@ def test_the_button_beside_this_one_signs_out(browsers: Browsers) -> None:
     assert here.get("/auth/devices").headers["location"] == "/auth/login?next=%2Fauth%2Fdevices"
 
 
+def test_a_button_on_a_page_of_the_application_leads_where_it_says(browsers: Browsers) -> None:
+    """Signing out goes on to `next`, also where no one is signed in any more, and to no other host (open redirect)."""
+    for to, led in (("/goodbye?page=2", "/goodbye?page=2"), ("//evil.example", "/"), ("https://evil.example/", "/")):
+        here = browsers.one()
+        button = {**buttons(here)[0], "next": to}
+        for _ in range(2):
+            assert here.post("/auth/logout", data=button, headers=FORM).headers["location"] == led
+            assert not is_in(here)
+
+
 def test_a_button_asks_for_a_proof_first(browsers: Browsers) -> None:
     """Long after the sign-in, the buttons lead to the page to prove again who one is, and back; signing out oneself
     asks for nothing.

@@ -101,7 +101,7 @@ class PasskeyForm(SignInForm):
 
 
 class SignOutForm:
-    """The button that ends the session of this browser."""
+    """The button that ends the session of this browser. It goes on to `next`, or to where people sign in."""
 
     def __init__(self, pages: Pages) -> None:
         self.pages = pages
@@ -109,15 +109,18 @@ class SignOutForm:
     def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:  # noqa: ARG002 - for every form
         return {}
 
-    async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
-        gone = self.pages.go(self.pages.sign_in_page, response)
+    async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:
+        gone = self.pages.go(self._after(call, fields), response)
         kept: list[Header] = [header for header in response.headers if header[0] == b"clear-site-data"]
         if NO_SCRIPT in fields and not kept:
             kept.append(FORGET_PAGES)
         return Response(gone.status, [*gone.headers, *kept], kind="page")
 
-    async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
+    async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:
         # Signed out already is what the button was for.
         if type(error) is NotAuthenticated:
-            return self.pages.go(self.pages.sign_in_page, Response(303))
+            return self.pages.go(self._after(call, fields), Response(303))
         return self.pages.error(call.request, error, problem(error))
+
+    def _after(self, call: Call, fields: Mapping[str, str]) -> str:
+        return self.pages.after(call, fields) if "next" in fields else self.pages.sign_in_page
