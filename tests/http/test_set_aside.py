@@ -131,6 +131,45 @@ async def test_g33_the_owner_keeps_what_is_theirs(world: World) -> None:
     assert "ways_set_aside" in names and "way_kept" in names
 
 
+async def test_g33_who_changes_the_password_sees_what_was_added_lately(world: World) -> None:
+    """A changed password leaves passkeys and log-ins as they are: honest owners change it, too. So the page lists what
+    was added within the week, with its date and device, and the mail says that there is something; nothing older.
+    """
+    owner, old, _ = await with_key(world)
+    await verified(world)
+    world.clock.forward(8 * DAY)
+    owner = world.browser()
+    assert (await sign_in(owner, old)).status == 200
+    thief = world.browser(agent="Mozilla/5.0 (Windows NT 10.0; Win64; x64) Chrome/131.0.0.0 Safari/537.36")
+    thief.jar, thief.csrf = owner.jar, owner.csrf  # a session that was copied
+
+    async def changed(before: str, after: str) -> tuple[str, str]:
+        await world.posted()
+        body = {"current_password": before, "new_password": after}
+        assert (await owner.call("POST", "/auth/password", json=body)).status in {200, 202}
+        await world.posted()
+        html = [("accept", "text/html")]
+        page = await owner.call("GET", "/auth/account?done=password_changed", headers=html)
+        assert page.status == 200, page
+        return page.body.decode(), " ".join(world.mailbox.mails[-1].text.split())
+
+    page, mail = await changed(PASSWORD, NEW)
+    assert "Do you know these?" not in page and "still works" not in mail
+    world.clock.forward(60)
+    _, done = await made(thief, SoftKey(OWN), "Phone")
+    assert done.status == 200, done
+    owner = world.browser()
+    assert (await sign_in(owner, old)).status == 200
+    page, mail = await changed(NEW, PASSWORD)
+    shown = page[page.index("Do you know these?") :].split("<h2")[0]
+    assert "Phone" in shown and "Chrome on Windows" in shown and shown.count("<li>") == 1 and "#passkeys" in shown
+    assert "still works" in mail and "Phone" not in mail
+    (way,) = await world.directory.set_aside.young(await account_of(world))
+    assert (way.method, way.name) == ("passkey", "Phone")
+    page = (await owner.call("GET", "/auth/account", headers=[("accept", "text/html")])).body.decode()
+    assert "Do you know these?" not in page
+
+
 async def test_g34_a_thiefs_app_does_not_lock_the_owner_out(world: World) -> None:
     """A week ago the mailbox alone opened the account. So an app of this week, and its codes, are not asked for after
     a reset, until the owner keeps the app.

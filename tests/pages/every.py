@@ -27,6 +27,7 @@ from dutchdoor import issuers
 from dutchdoor.auth import Auth
 from dutchdoor.issuers.identity import Identity
 from dutchdoor.model.accounts import Credential
+from dutchdoor.model.audit_events import account_event
 from dutchdoor.model.bindings import Binding
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import STANDARD
@@ -34,7 +35,7 @@ from dutchdoor.model.rate_limits import Limit, Limits
 from dutchdoor.model.sessions import SessionToken
 from dutchdoor.services.passkeys import Ceremony
 from dutchdoor.services.set_aside import setting_aside
-from dutchdoor.stores.base import Swap
+from dutchdoor.stores.base import Log, Swap
 from dutchdoor.web.api import Route
 
 FOUR = Limit(name="sign_in_by_stranger", count=4, per_seconds=3600, burst=4)
@@ -333,6 +334,20 @@ def set_aside(visit: Visit) -> None:
     visit.open("/auth/account")
 
 
+def looked_at(visit: Visit) -> None:
+    """Show the account of a person who has changed the password soon after a passkey was added."""
+    email = passkeys(visit)
+    store = visit.house.auth.directory.store
+
+    async def change() -> None:
+        account = await store.account_by_email(email)
+        assert account is not None
+        await store.commit(Log(account_event("password_changed", account, Client(), visit.house.clock())))
+
+    visit.house.do(change())
+    visit.open("/auth/account?done=password_changed")
+
+
 def code_asked(visit: Visit) -> None:
     visit.open("/auth/code?next=/auth/devices")
     visit.send(email=ADA)
@@ -475,6 +490,7 @@ FURTHER: tuple[State, ...] = (
     State("lost-factors", "/auth/login/lost", lost_factors),
     State("account-losing-factors", "/auth/account", losing_factors),
     State("account-set-aside", "/auth/account", set_aside),
+    State("account-looked-at", "/auth/account", looked_at),
     State("code", "/auth/code", at("/auth/code"), house="mailing"),
     State("code-sent", "/auth/login/code", code_asked, house="mailing"),
     State("code-refused", "/auth/login/code", wrong_code, status=401, refused=True, house="mailing"),

@@ -206,6 +206,16 @@ PASSWORD_CHANGED = _Letter(
     (mark("The password of your %(product)s account was changed."), _WAS_IT_YOU),
     _NEW_PASSWORD,
 )
+PASSWORD_CHANGED_ALONE = PASSWORD_CHANGED._replace(
+    before=(
+        mark("The password of your %(product)s account was changed."),
+        mark(
+            "In the week before, something else was added to the account, such as a passkey or another log-in, and "
+            "still works. If you do not know it, remove it on the page of your account."
+        ),
+        _WAS_IT_YOU,
+    )
+)
 PASSWORD_REMOVED = _Letter(
     mark("The password of your account was given up"),
     (
@@ -482,6 +492,12 @@ class Letters:
 
     def password_changed(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
         return self._write(PASSWORD_CHANGED, to, language, self._link(FORGOT_PATH), client=client, at=at)
+
+    def password_changed_alone(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
+        """Write to an owner who has changed the password of an account that has young ways to sign in. They are not
+        named: a thief may have chosen their names.
+        """
+        return self._write(PASSWORD_CHANGED_ALONE, to, language, self._link(FORGOT_PATH), client=client, at=at)
 
     def password_removed(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
         return self._write(PASSWORD_REMOVED, to, language, self._link(FORGOT_PATH), client=client, at=at)

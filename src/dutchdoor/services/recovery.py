@@ -27,7 +27,7 @@ from dutchdoor.services.passwords import WRONG_PASSWORD
 from dutchdoor.services.presenting import SignedIn
 from dutchdoor.services.registration import REGISTRATION, evicting, is_unproved, proof_of, verifying
 from dutchdoor.services.retry import RACES, retried
-from dutchdoor.services.set_aside import had_factor, setting_aside
+from dutchdoor.services.set_aside import had_factor, prepared, setting_aside
 from dutchdoor.stores.base import Add, Change, Log, Revoked, Swap, Take
 
 __all__ = ["Recovery"]
@@ -94,7 +94,12 @@ class Recovery(Part):
             except Conflict:
                 ongoing = await as_now(self.store, ongoing)
                 raise
-            self.post.notify(self.post.letters.password_changed, account, client, now)
+            # A new password leaves what a thief may have added, and the session proved what is needed to look at it.
+            young = prepared(account, await self.store.select(Credential, subject=account.subject), now)
+            letters = self.post.letters
+            self.post.notify(
+                letters.password_changed_alone if young else letters.password_changed, account, client, now
+            )
             return signed_in, self.attempts.marked(
                 marks, self.attempts.digest(account.email or ""), "", fresh.created_at
             )

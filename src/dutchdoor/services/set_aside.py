@@ -34,16 +34,16 @@ from dutchdoor.services.retry import RACES, retried
 from dutchdoor.stores.base import Add, Change, Expect, Log, Store, Take
 from dutchdoor.texts import mark
 
-__all__ = ["Aside", "SetAside", "had_factor", "setting_aside"]
+__all__ = ["Aside", "SetAside", "had_factor", "prepared", "setting_aside"]
 
-_ALWAYS = frozenset({PASSKEY, RECOVERY_CODE})
+_PROVING = frozenset({*FACTORS, RECOVERY_CODE})
 _ADDED_BY: Final[Mapping[str, EventName]] = {IDENTITY: "identity_linked", RECOVERY_CODE: "recovery_codes_created"}
 _SAME = 5.0
 """Seconds between a credential and its audit event, or the recovery codes that came with it."""
 
 
 class Aside(Struct, frozen=True, kw_only=True):
-    """One that waits for its owner's answer."""
+    """One that waits for its owner's answer, or is young enough to be looked at."""
 
     id: str
     """Names it among those of the account."""
@@ -71,15 +71,22 @@ class SetAside(Part):
     async def of(self, subject: str) -> list[Aside]:
         """Return what was set aside of a `subject`, and from where it was added, oldest first."""
         held = await self.store.select(Credential, subject=subject)
-        aside = sorted((put_back(each) for each in held if each.method == SET_ASIDE), key=lambda each: each.created_at)
-        factors = [each for each in aside if each.method in FACTORS]
-        # Codes go the way of the factor that they came with, and without any they stand in for nothing.
-        codes = [
-            each for each in aside if each.method == RECOVERY_CODE and not any(_together(each, f) for f in factors)
-        ]
-        if not factors and not any(each.method in FACTORS for each in held):
-            codes = []
-        return [await self._shown(each) for each in aside if each.method != RECOVERY_CODE or each in codes]
+        aside = [put_back(each) for each in held if each.method == SET_ASIDE]
+        if not any(each.method in FACTORS for each in (*held, *aside)):  # codes that stand in for nothing
+            aside = [each for each in aside if each.method != RECOVERY_CODE]
+        return await self._all_shown(aside)
+
+    async def young(self, account: Account) -> list[Aside]:
+        """Return what was added to an `account` within the last week and proves who its owner is, oldest first: what to
+        look at for who has just changed the password, which leaves it as it is.
+        """
+        held = await self.store.select(Credential, subject=account.subject)
+        return await self._all_shown(prepared(account, held, self.clock()))
+
+    async def _all_shown(self, found: Sequence[Credential]) -> list[Aside]:
+        factors = [each for each in found if each.method in FACTORS]
+        alone = [e for e in found if e.method != RECOVERY_CODE or not any(_together(e, each) for each in factors)]
+        return [await self._shown(each) for each in sorted(alone, key=lambda each: each.created_at)]
 
     async def _shown(self, held: Credential) -> Aside:
         title = name = ""
@@ -176,6 +183,14 @@ def _together(codes: Credential, factor: Credential) -> bool:
     return abs(codes.created_at - factor.created_at) < _SAME
 
 
+def prepared(account: Account, held: Sequence[Credential], now: float) -> list[Credential]:
+    """Return what among the credentials `held` of an account a thief may have added within the last week."""
+    # The log-in by which the account began is its owner's: they may choose a first password beside it.
+    began = account.created_at + _SAME
+    recent = [each for each in held if each.created_at >= now - PREPARED_FOR]
+    return [e for e in recent if e.method in _PROVING or (e.method == IDENTITY and e.created_at > began)]
+
+
 def setting_aside(
     account: Account, held: Sequence[Credential], client: Client, now: float, *, by_mail: bool
 ) -> list[Change]:
@@ -188,13 +203,9 @@ def setting_aside(
         by_mail: whether mail may remove the account's second factors: the policy lets it, and the account has had none
             until this week.
     """
-    recent = [each for each in held if each.created_at >= now - PREPARED_FOR]
     older = {each.method for each in held if each.created_at < now - PREPARED_FOR}
-    # The log-in by which the account began is its owner's: they may choose a first password beside it.
-    began = account.created_at + _SAME
-    going = [e for e in recent if e.method in _ALWAYS or (e.method == IDENTITY and e.created_at > began)]
-    if PASSKEY in older or (by_mail and RECOVERY_CODE not in older):
-        going += [each for each in recent if each.method == TOTP]
+    app_goes = PASSKEY in older or (by_mail and RECOVERY_CODE not in older)
+    going = [each for each in prepared(account, held, now) if each.method != TOTP or app_goes]
     if not going:
         return []
     before = {each.handle: each for each in held if each.method == SET_ASIDE}

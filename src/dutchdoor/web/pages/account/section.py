@@ -56,6 +56,7 @@ class AccountPage:
         done = await self.pages.done(call, said)
         # Read anew: what this node remembers may be from before a change at another node.
         account = await call.authority.store.account(call.actor)
+        ending = bool(done) and call.query.get("done") in ENDING
         return await self.pages.show_own(
             call,
             "account",
@@ -67,7 +68,8 @@ class AccountPage:
             wrong={} if error is None else {section: error},
             kept=kept or {},
             done=done,
-            in_force=await in_force(call) if done and call.query.get("done") in ENDING else None,
+            in_force=await in_force(call) if ending else None,
+            young=await call.directory.set_aside.young(account) if ending and account else (),
         )
 
 
