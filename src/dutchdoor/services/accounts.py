@@ -1,8 +1,8 @@
 """The directory: the bundled accounts and their passwords, for an application that has no user directory of its own.
 
-Its verbs are in parts, one file each: `registration`, `sign_in`, `recovery`, `profile` and `administration`. Each verb
-takes the client that asks, and counts the attempt before any work. Its answer and its timing are the same whether an
-address has an account or not. The parts share `attempts` (counting), `post` (mail) and `one_time` (mailed links).
+Its verbs are in parts, one file each, such as `registration`, `sign_in` and `recovery`. Each verb takes the client that
+asks, and counts the attempt before any work. Its answer and its timing are the same whether an address has an account
+or not. The parts share `attempts` (counting), `post` (mail) and `one_time` (mailed links).
 """
 
 from __future__ import annotations

@@ -92,8 +92,8 @@ class Administration(Part):
         """
         check_name(name)
         check_roles(roles)
-        found = await self.store.account_by_email(canonical(email))
-        if found is not None and not await self.registration.is_registration(found):
+        found = await self.registration.holder(canonical(email))
+        if found is not None:
             raise taken(found)
 
     async def create(
@@ -187,8 +187,7 @@ class Administration(Part):
         Raises:
             InvalidInput: `email` is not an address.
         """
-        found = await self.store.account_by_email(canonical(email))
-        return found is not None and not await self.registration.is_registration(found)
+        return await self.registration.holder(canonical(email)) is not None
 
     async def disable(self, subject: str, *, client: Client, actor: str) -> Revoked:
         """Disable the account of a `subject`: it cannot sign in, and all its sessions and tokens are revoked. If its

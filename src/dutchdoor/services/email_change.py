@@ -21,7 +21,7 @@ from dutchdoor.credentials.password import PASSWORD
 from dutchdoor.credentials.totp import TOTP
 from dutchdoor.errors import InvalidInput, InvalidToken, NotFound, Taken
 from dutchdoor.model import one_time_tokens
-from dutchdoor.model.accounts import Account, Credential, renewed
+from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import account_event
 from dutchdoor.model.departures import Departure
 from dutchdoor.model.email_address import canonical, mailbox, without_tag
@@ -31,6 +31,7 @@ from dutchdoor.model.rate_limits import bucket_of
 from dutchdoor.model.set_aside import PREPARED_FOR
 from dutchdoor.services.one_time import tokens_of
 from dutchdoor.services.part import Part, Shared
+from dutchdoor.services.passwords import choosing
 from dutchdoor.services.registration import Registration, is_unproved, verifying
 from dutchdoor.services.retry import RACES, retried
 from dutchdoor.stores.base import Add, Change, Log, Remove, Revoked, Store, Swap, Take
@@ -108,9 +109,8 @@ class EmailChange(Part):
         self.post.later(self._write(address, secret.text(), client.languages))
 
     async def _write(self, address: str, token: str, language: str) -> None:
-        found = await self.store.account_by_email(canonical(address))
         letters, lives_for = self.post.letters, self.policy.verify_email_for
-        if found is None or await self.registration.is_registration(found):
+        if await self.registration.holder(canonical(address)) is None:
             await self.post.send(letters.change_email, address, token=token, valid_for=lives_for, language=language)
         else:
             await self.post.send(letters.address_taken, address, language=language)
@@ -193,16 +193,10 @@ class EmailChange(Part):
             raise InvalidToken("the account of the link is gone or disabled")
         former = msgspec.json.decode(stored.payload, type=Former)
         key = canonical(former.address)
-        accepted = await self.passwords.accepted(new, key, account.name, field="new_password")
-        proof = await self.passwords.hasher.hash(accepted)
+        proof = await self.passwords.encoded(new, key, account.name, field="new_password")
         now = self.clock()
         enrolled = await self.store.select(Credential, subject=account.subject)
-        known = next((each for each in enrolled if each.method == PASSWORD), None)
-        fresh = (
-            renewed(known, proof, now)
-            if known
-            else Credential(subject=account.subject, method=PASSWORD, handle="", proof=proof, created_at=now)
-        )
+        password, stores_it = choosing(account.subject, enrolled, proof, now)
         links = await self.store.select(OneTimeToken, subject=account.subject, purpose="restore_email")
         keeping: list[Change] = []
         if departure is not None:
@@ -219,7 +213,7 @@ class EmailChange(Part):
             Take(stored),
             *await self._vacating(key, client, account, now, since=stored.created_at),
             Swap(restored),
-            Swap(fresh) if known else Add(fresh),
+            stores_it,
             *self.authority.ending_all(restored, "email_restored", now),
             *self._voiding(account),
             *keeping,
@@ -230,7 +224,7 @@ class EmailChange(Part):
         )
         await self._remove_late(restored, stored, client)
         self.post.notify(self.post.letters.password_changed, restored, client, now)
-        mark = self.attempts.marked(marks, self.attempts.digest(key), "", fresh.created_at)
+        mark = self.attempts.marked(marks, self.attempts.digest(key), "", password.created_at)
         return restored, mark, done
 
     @staticmethod

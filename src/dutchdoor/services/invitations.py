@@ -88,14 +88,17 @@ class Invitations(Part):
         if self.policy.registration == "closed" and actor != COMMAND:
             raise RegistrationClosed("accounts are made by command")
         key = canonical(email)
-        found = await self.store.account_by_email(key)
-        if found is not None and not await self.registration.is_registration(found):
+        found = await self.registration.holder(key)
+        if found is not None:
             raise taken(found)
-        by = None if actor == COMMAND else await self.store.account(actor)
-        inviter = "" if by is None else by.name or by.address or ""
+        inviter = await self._inviter(actor)
         invited = Invited(mailbox(email), check_name(name), check_roles(roles), actor, inviter)
         earlier = [Remove(token) for token in await self._tokens() if token.email == key]
         return await self._send(invited, earlier, client, actor)
+
+    async def _inviter(self, actor: str) -> str:
+        by = None if actor == COMMAND else await self.store.account(actor)
+        return "" if by is None else by.name or by.address or ""
 
     async def _send(self, invited: Invited, earlier: Sequence[Change], client: Client, actor: str) -> Invitation:
         token, secret = one_time_tokens.issue(
@@ -154,9 +157,8 @@ class Invitations(Part):
             NotFound: there is no such invitation: it was accepted, withdrawn, sent again or is too old.
         """
         token = await self._found(invitation_id)
-        by = None if actor == COMMAND else await self.store.account(actor)
         before = msgspec.json.decode(token.payload, type=Invited)
-        invited = msgspec.structs.replace(before, by=actor, inviter="" if by is None else by.name or by.address or "")
+        invited = msgspec.structs.replace(before, by=actor, inviter=await self._inviter(actor))
         return await self._send(invited, [Take(token)], client, actor)
 
     async def look(self, token: str, *, client: Client) -> Invitation:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from dutchdoor.credentials.password import PasswordHasher
+from dutchdoor.credentials.password import PASSWORD, PasswordHasher
 from dutchdoor.credentials.strength import check_new_password, tries_log10
 from dutchdoor.errors import InvalidInput
+from dutchdoor.model.accounts import Credential, renewed
 from dutchdoor.model.policy import Policy
 from dutchdoor.services.hooks import Hooks
+from dutchdoor.stores.base import Add, Swap
 from dutchdoor.texts import mark
 
-__all__ = ["WRONG_PASSWORD", "Passwords"]
+__all__ = ["WRONG_PASSWORD", "Passwords", "choosing"]
 
 WRONG_PASSWORD = mark("The password is not right.")
 """What people read who typed the password of the account in which they are signed in."""
@@ -57,3 +59,15 @@ class Passwords:
             breached=self.hooks.breached,
             field=field,
         )
+
+
+def choosing(subject: str, held: Sequence[Credential], proof: str, now: float) -> tuple[Credential, Add | Swap]:
+    """Return the password that the owner of a `subject` chooses now, whose hash is `proof`, and the change that stores
+    it. `held` are the credentials of the subject.
+    """
+    before = next((each for each in held if each.method == PASSWORD), None)
+    if before is None:
+        fresh = Credential(subject=subject, method=PASSWORD, handle="", proof=proof, created_at=now)
+        return fresh, Add(fresh)
+    fresh = renewed(before, proof, now)
+    return fresh, Swap(fresh)

@@ -23,7 +23,7 @@ from dutchdoor.services.factors import Factors
 from dutchdoor.services.one_time import tokens_of
 from dutchdoor.services.ongoing import Ongoing, as_now
 from dutchdoor.services.part import Part, Shared
-from dutchdoor.services.passwords import WRONG_PASSWORD
+from dutchdoor.services.passwords import WRONG_PASSWORD, choosing
 from dutchdoor.services.presenting import SignedIn
 from dutchdoor.services.registration import REGISTRATION, evicting, is_unproved, proof_of, verifying
 from dutchdoor.services.retry import RACES, retried
@@ -214,25 +214,18 @@ class Recovery(Part):
         stored = await self.one_time.redeem(token, purpose, client)
         account = await self.one_time.owner_of(stored)
         field = "new_password" if resetting else "password"
-        proof = await self.passwords.hasher.hash(
-            await self.passwords.accepted(new, account.email or "", account.name, field=field)
-        )
+        proof = await self.passwords.encoded(new, account.email or "", account.name, field=field)
         now = self.clock()
         enrolled = await self.store.select(Credential, subject=account.subject)
-        credential = next((each for each in enrolled if each.method == PASSWORD), None)
         # A stranger may have registered the address, and enrolled a factor that its owner could never prove.
         strange = is_unproved(account) and not account.roles
         raised = replace(account, epoch=account.epoch + 1, email_verified_at=account.email_verified_at or now)
-        fresh = (
-            renewed(credential, proof, now)
-            if credential
-            else Credential(subject=account.subject, method=PASSWORD, handle="", proof=proof, created_at=now)
-        )
+        password, stores_it = choosing(account.subject, enrolled, proof, now)
         by_mail = await self._by_mail(raised, enrolled, now)
         aside = [] if strange else setting_aside(account, enrolled, client, now, by_mail=by_mail)
         done = await self.store.commit(
             Take(stored),
-            Swap(fresh) if credential else Add(fresh),
+            stores_it,
             Swap(raised),
             *self.authority.ending_all(raised, "password_reset", now),
             *aside,
@@ -248,11 +241,8 @@ class Recovery(Part):
         if resetting:
             letters = self.post.letters
             self.post.notify(letters.password_reset if aside else letters.password_changed, raised, client, now)
-        return (
-            raised,
-            self.attempts.marked(marks, self.attempts.digest(account.email or ""), "", fresh.created_at),
-            done,
-        )
+        mark = self.attempts.marked(marks, self.attempts.digest(account.email or ""), "", password.created_at)
+        return raised, mark, done
 
     @retried(RACES, "setting aside what was added")
     async def _set_aside_late(self, account: Account, client: Client) -> None:

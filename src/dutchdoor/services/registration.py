@@ -168,6 +168,11 @@ class Registration(Part):
             raise taken(found) from None
         return account
 
+    async def holder(self, key: str) -> Account | None:
+        """Return the account that has the address of a `key`; None also for a registration that expires."""
+        found = await self.store.account_by_email(key)
+        return None if found is None or await self.is_registration(found) else found
+
     async def is_registration(self, account: Account) -> bool:
         """Return whether an `account` is a registration that expires. If an administrator gave it roles or disabled it,
         it does not expire.
