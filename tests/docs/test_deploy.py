@@ -721,6 +721,14 @@ def test_nginx_says_503_where_no_node_answers(site: Site, token: str) -> None:
     folder.mkdir()
     write_certificate(folder, HOST)
     text = as_here((DEPLOY / "nginx.conf").read_text(), folder, [free_port()], tls, free_port(), free_port())
+    without = re.sub(
+        r" *# --- an application behind it.*# --- the end of the application -+\n", "", text, flags=re.DOTALL
+    )
+    without = re.sub(r"\nupstream application \{.*?\n\}", "", without, flags=re.DOTALL)
+    with nginx(folder, without, tls):  # as the guide says to cut it
+        assert "application" not in re.sub("#.*|application/problem", "", without)
+        status, headers, _ = site._replace(port=tls, folder=folder).ask("GET", "/app/x")
+        assert (status, headers["retry-after"]) == (503, "1")
     with nginx(folder, text, tls):
         alone = site._replace(port=tls, folder=folder)
         for method, path in (("GET", "/app/x"), ("GET", "/auth/me"), ("POST", "/auth/refresh"), ("POST", POLL)):
