@@ -503,6 +503,28 @@ async def test_d14_a_content_network_hides_no_thief(mode: str) -> None:
         assert await suspected(world) == [("refused", "step_up: hosting")]
 
 
+async def test_d14_quiet_records_a_content_network_and_mails_no_one() -> None:
+    """A thief there is on the activity page, once. A mail would go to each user of a server that got a front which is
+    not configured yet; another browser is nothing that a front makes, and is mailed about.
+    """
+    async with watched("quiet") as world:
+        owner = await at_home(world)
+        await world.posted()
+        before = len(world.mailbox.mails)
+        world.clock.now += MINUTE
+        thief = copied(owner, FRONT)
+        for _ in range(3):
+            assert (await thief.me()).status == 200
+            assert (await owner.me()).status == 200
+            world.clock.now += MINUTE
+        await world.posted()
+        assert await suspected(world) == [("ok", "record: hosting")]
+        assert len(world.mailbox.mails) == before
+        assert (await copied(owner, FRONT, CHROME).me()).status == 200
+        await world.posted()
+        assert "used in another place" in world.mailbox.mails[-1].subject
+
+
 async def test_d15_a_hook_may_overrule() -> None:
     """`on_suspicion` gets what was found, and returns another reaction. None, an error or nonsense change nothing."""
     found: list[Suspected] = []

@@ -41,6 +41,7 @@ from dutchdoor.model.suspicion import (
     TOGETHER,
     Assessment,
     Reaction,
+    Reason,
     Suspected,
     assess,
     assess_sign_in,
@@ -61,6 +62,8 @@ AGAIN_IN: Final = 0.25
 """Seconds after which a history is read again before a session that was used a moment ago is refused: another request
 of the same browser may have written the change meanwhile, at another node."""
 A_MOMENT: Final = 5.0
+_OF_A_FRONT: Final[frozenset[Reason]] = frozenset({"hosting", "too_fast", "new_country", "two_places"})
+"""Reasons that a proxy in front of the server gives for each of its users."""
 _REFUSING: Final = frozenset({"step_up", "revoke"})
 
 _log = logging.getLogger("dutchdoor")
@@ -187,10 +190,8 @@ class Watching(Endings):
             NotAuthenticated: the session or token was revoked.
             Unavailable: the store is out of reach.
         """
-        # A verifier may stand behind another front than this server, and reports that of each client. And a server that
-        # got a front, which is not configured yet, must not mail all its users.
-        rents = at_most == "revoke" and self.policy.suspicion in TOGETHER
-        seen = self._sighting_of(client, rents=rents) if self.watches else None
+        # A verifier may stand behind another front than this server, and reports that of each client.
+        seen = self._sighting_of(client, rents=at_most == "revoke") if self.watches else None
         now = self.clock()
         if seen is not None:
             await self._look(use, seen, client, now, at_most)
@@ -221,6 +222,8 @@ class Watching(Endings):
                     familiar=await self._familiar(use.subject), by_cookie=use.by_cookie, replayed=use.replayed,
                     bound=use.bound and (use.session is None or has_proved_since(use.session, last_use, now)),
                 )  # fmt: skip
+                if self._may_be_in_front(client, decided):
+                    decided = replace(decided, reaction="record")
                 if attempt == 0 and decided.reaction in _REFUSING and now - last_use < A_MOMENT:
                     await asyncio.sleep(AGAIN_IN)
                     continue
@@ -236,6 +239,13 @@ class Watching(Endings):
                     history = history.reporting()
             if await self._write(use, kept, history, about, now, decided):
                 return
+
+    def _may_be_in_front(self, client: Client, decided: Assessment) -> bool:
+        """Return whether a content network is all that `quiet` would mail about. A server may have got one in front
+        that is not configured yet, and must not mail all its users.
+        """
+        quiet = self.policy.suspicion not in TOGETHER and decided.reaction == "notify"
+        return quiet and _OF_A_FRONT.issuperset(decided.reasons) and self._network_of(client).kind == "front"
 
     async def _overruled(self, use: Use, decided: Assessment, client: Client) -> Reaction:
         if self.hooks.suspicious is None:
