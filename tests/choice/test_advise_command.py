@@ -150,7 +150,7 @@ def test_a_file_answers_all_questions(run: Run) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("servces = 3", "'servces' is not a requirement. The most similar is services."),
+        ("servces = 3", "'servces' is not a requirement. Did you mean services?"),
         ("services = -1", "services: write a number from 0 to 1,000,000."),
         ("clients = []", "clients: name at least one of pages"),
         ('clients = ["tv"]', "clients: 'tv' is not one of pages"),

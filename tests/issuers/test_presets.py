@@ -195,7 +195,7 @@ def test_google_is_trusted_for_its_own_mailboxes() -> None:
 @pytest.mark.parametrize(("make", "says"), [
     (lambda: issuers.google(client_id=""), "client_id is missing"),
     (lambda: issuers.google(client_id="c", color="red"), "color is not known"),
-    (lambda: issuers.google(client_id="c", client_secrt="s"), "The most similar is client_secret."),
+    (lambda: issuers.google(client_id="c", client_secrt="s"), "Did you mean client_secret?"),
     (lambda: issuers.google(client_id="c", domains="example.com"), 'domains=["example.com"]'),
     (lambda: issuers.google(client_id="c", domains=["*"]), "not a domain"),
     (lambda: issuers.google(client_id="c", registers="sometimes"), "policy"),

@@ -12,6 +12,7 @@ import pytest
 from certificates import write_certificate
 
 from dutchdoor.errors import Misconfigured
+from dutchdoor.model.master_key import MasterKey
 from dutchdoor.server.check import Finding, findings, revocation_window
 from dutchdoor.server.cli import main
 from dutchdoor.server.config import Settings, read_settings
@@ -90,12 +91,13 @@ def test_each_unsafe_setting_is_found(
 @pytest.mark.parametrize("name", ["door.db", "door.db-wal", "keys/master"])
 def test_files_that_others_may_read_are_found(safe: dict[str, object], tmp_path: Path, name: str) -> None:
     """The database and the master key are for the server's user alone."""
-    (tmp_path / name).touch(0o600)
+    (tmp_path / name).write_text(MasterKey.generate().text())
+    (tmp_path / name).chmod(0o600)
     assert found(safe) == {}
     (tmp_path / name).chmod(0o640)
     (finding,) = found(safe).values()
     assert finding.matters
-    assert f"chmod 600 {Path(name).name}" in finding.why
+    assert f"chmod 600 {tmp_path / name}" in finding.what + finding.why
 
 
 def test_a_directory_that_every_user_may_write_is_found(safe: dict[str, object], tmp_path: Path) -> None:

@@ -70,33 +70,37 @@ def test_p16_a_command_looks_before_it_asks_for_a_secret(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "text", "says"),
+    ("code", "arguments", "text", "says"),
     [
-        (("user", "create", "no address", "--password-stdin"), PASSWORD, "@"),
-        (("user", "create", "a@example.com", "--password-stdin"), "password1", "password"),
-        (("user", "create", "a@example.com", "--password-stdin", "--role", "two words"), PASSWORD, "role"),
-        (("user", "show", "nobody@example.com"), "", "nobody@example.com"),
-        (("user", "disable", "nobody"), "", "no account"),
-        (("session", "list", "nobody@example.com"), "", "no account"),
-        (("session", "end", "abc"), "", "no session"),
-        (("key", "revoke", "abc", "--yes"), "", "no key"),
-        (("key", "revoke", "-6ig2oXh0mUeYq2k7dPr1tVbNc4sLw8zJf5xGa9oRiE", "--yes"), "", "no key"),
-        (("key", "export"), "", "never leaves"),
-        (("key", "export", "abc"), "", "no key"),
-        (("client", "remove", "abc"), "", "no client"),
-        (("client", "rotate", "abc"), "", "no client"),
-        (("client", "add", " "), "", "empty"),
-        (("verifier", "remove", "abc"), "", "no verifier"),
-        (("verifier", "rotate", "abc"), "", "no verifier"),
-        (("import", "nothing.csv"), "", "cannot be read"),
-        (("token", "inspect", "--jwks", "nothing.json", "a.b.c"), "", "cannot be read"),
+        (2, ("user", "create", "no address", "--password-stdin"), PASSWORD, "@"),
+        (2, ("user", "create", "a@example.com", "--password-stdin"), "password1", "password"),
+        (2, ("user", "create", "a@example.com", "--password-stdin", "--role", "two words"), PASSWORD, "role"),
+        (1, ("user", "show", "nobody@example.com"), "", "nobody@example.com"),
+        (1, ("user", "disable", "nobody"), "", "no account"),
+        (1, ("session", "list", "nobody@example.com"), "", "no account"),
+        (1, ("session", "end", "abc"), "", "no session"),
+        (1, ("key", "revoke", "abc", "--yes"), "", "no key"),
+        (1, ("key", "revoke", "-6ig2oXh0mUeYq2k7dPr1tVbNc4sLw8zJf5xGa9oRiE", "--yes"), "", "no key"),
+        (2, ("key", "export"), "", "never leaves"),
+        (1, ("key", "export", "abc"), "", "no key"),
+        (1, ("client", "remove", "abc"), "", "no client"),
+        (1, ("client", "rotate", "abc"), "", "no client"),
+        (2, ("client", "add", " "), "", "empty"),
+        (1, ("verifier", "remove", "abc"), "", "no verifier"),
+        (1, ("verifier", "rotate", "abc"), "", "no verifier"),
+        (2, ("import", "nothing.csv"), "", "cannot be read"),
+        (2, ("token", "inspect", "--jwks", "nothing.json", "a.b.c"), "", "cannot be read"),
     ],
 )
-def test_what_cannot_be_done_is_one_sentence(run: Run, arguments: tuple[str, ...], text: str, says: str) -> None:
-    """A mistake ends with exit code 1 and one line that names it; never with a traceback."""
+def test_what_cannot_be_done_is_one_sentence(
+    run: Run, code: int, arguments: tuple[str, ...], text: str, says: str
+) -> None:
+    """A mistake ends with one line that names it; never with a traceback. The exit code is 2 if an argument, or what it
+    names, cannot be right, and 1 if there is no such thing in the database.
+    """
     served()
     ran = run(*arguments, text=text)
-    assert ran.code == 1
+    assert ran.code == code
     assert says in ran.err
     assert len(ran.err.splitlines()) == 1
     assert ran.out == ""
@@ -363,7 +367,7 @@ def test_a_file_that_is_no_import_is_refused_whole(run: Run, tmp_path: Path, tex
     empty()
     (tmp_path / "users.csv").write_text(text)
     ran = run("import", "users.csv")
-    assert ran.code == 1
+    assert ran.code == 2
     assert "Traceback" not in ran.err
     assert run("user", "list", "--json").json == []
 

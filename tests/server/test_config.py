@@ -20,6 +20,7 @@ from dutchdoor.server.factory import make_auth
 from dutchdoor.server.settings import SETTINGS, SHORTEST_LIKELY, Setting
 
 CANARY = "canary-9f2b7c51-e0d4"
+MASTER = "q7Zt0x2m4kP9vB1cY8nR5sL3wJ6hD0fGaQeUiOyTxKM"
 
 
 def refused(arguments: dict[str, object] | None = None, environment: dict[str, str] | None = None) -> str:
@@ -69,11 +70,15 @@ def test_an_unknown_variable_is_an_error_that_names_the_nearest(variable: str, n
 def test_an_unknown_key_in_the_file_is_an_error_that_names_the_nearest(tmp_path: Path) -> None:
     """The same in the file, also for a table that would be skipped whole."""
     file = tmp_path / "door.toml"
-    for text, nearest in (("idle_fro = 1", "idle_for"), ("[server]\nport = 1", "proxy")):
+    for text, nearest in (
+        ("idle_fro = 1", "Did you mean idle_for?"),
+        ("[server]\nport = 1", "not in a table"),
+        ("xyzzy = 1", "--help"),
+    ):
         file.write_text(text)
         message = refused({"config": str(file)})
         assert "door.toml" in message
-        assert nearest in message or "most similar" in message
+        assert nearest in message
 
 
 @pytest.mark.parametrize(
@@ -314,13 +319,15 @@ def test_nothing_secret_in_repr_or_messages(tmp_path: Path) -> None:
     """The struct, a copy of it and every refusal keep addresses with passwords and keys to themselves."""
     environment = {
         "DUTCHDOOR_DATABASE": f"sqlite:///{CANARY}.db",
-        "DUTCHDOOR_MASTER_KEY": CANARY * 2,
+        "DUTCHDOOR_MASTER_KEY": MASTER,
         "DUTCHDOOR_PEPPER": CANARY,
         "DUTCHDOOR_METRICS_TOKEN": CANARY,
         "DUTCHDOOR_MAIL": f"smtps://user:{CANARY}@mail.example.com",
     }
     settings = read_settings({}, environment)
     assert CANARY not in repr(settings)
+    assert MASTER not in repr(settings)
+    assert CANARY not in refused(environment={**environment, "DUTCHDOOR_MASTER_KEY": CANARY})
     assert pickle.loads(pickle.dumps(settings)) == settings
     file = tmp_path / "door.toml"
     for text in (f'pepper = "{CANARY}', f"pepper = {CANARY}", f'pepper = ["{CANARY}"]', f'mail = "x:{CANARY}\\n"'):
@@ -330,13 +337,8 @@ def test_nothing_secret_in_repr_or_messages(tmp_path: Path) -> None:
         {}, {**environment, "DUTCHDOOR_MAIL": f"pigeon:{CANARY}", "DUTCHDOOR_DATABASE": "memory:"}
     )
     with pytest.raises(Misconfigured) as caught:
-        make_auth(replace_master(wrong_mail))
+        make_auth(wrong_mail)
     assert CANARY not in str(caught.value)
-
-
-def replace_master(settings: Settings) -> Settings:
-    fresh = "q7Zt0x2m4kP9vB1cY8nR5sL3wJ6hD0fGaQeUiOyTxKM"
-    return replace(settings, master_key=Secret(fresh))
 
 
 def test_the_reference_is_what_the_code_says() -> None:
@@ -412,8 +414,8 @@ def test_other_logins_are_tables_of_the_file(tmp_path: Path) -> None:
     [
         ('issuers = "google"', "[issuers.google]"),
         ("[issuers]\ngoogle = 1", "[issuers.google]"),
-        ("[issuer.google]\nclient_id = 'c'", "The most similar is issuers"),
-        ("[issuers.gogle]\nclient_id = 'c'", "The most similar is google"),
+        ("[issuer.google]\nclient_id = 'c'", "[issuer] in door.toml: settings stand at the top of the file"),
+        ("[issuers.gogle]\nclient_id = 'c'", "Did you mean google?"),
         ("[issuers.corp]\nclient_id = 'c'", 'preset = "openid"'),
         ("[issuers.google]", "client_id is missing"),
         ("[issuers.google]\nclient_id = ''", "client_id is empty. The issuer shows it"),

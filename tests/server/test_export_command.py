@@ -101,7 +101,7 @@ def test_p45_an_export_is_its_owners_alone(run: Run, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     for taken in ("accounts.jsonl", "link"):
         ran = run("export", taken)
-        assert (ran.code, "cannot be created" in ran.err) == (1, True)
+        assert (ran.code, "cannot be created" in ran.err) == (2, True)
     (record,) = run("audit", "--name", "accounts_exported", "--json").json
     assert (record["actor"], record["detail"]) == ("cli", "1 with their hashes")
 

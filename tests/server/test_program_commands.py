@@ -49,7 +49,7 @@ def test_verifier_keys_are_made_listed_and_removed(run: Run) -> None:
 def test_a_verifiers_name_is_a_word(run: Run, name: str) -> None:
     """It stands in metrics and in the rows of nodes."""
     ran = run("verifier", "add", name)
-    assert (ran.code, "letters, digits" in ran.err) == (1, True)
+    assert (ran.code, "letters, digits" in ran.err) == (2, True)
     assert not Path("dutchdoor.db").exists()
 
 

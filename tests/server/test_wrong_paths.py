@@ -94,7 +94,7 @@ def test_p40_a_command_says_what_it_creates(run: Run) -> None:
     what they were asked for is refused then.
     """
     weak = run("user", "create", "a@example.com", "--password-stdin", text="password1\n")
-    assert weak.code == 1
+    assert weak.code == 2
     assert weak.err.startswith(
         "Created the database dutchdoor.db (the default).\nCreated the master key file dutchdoor.keys"
     )

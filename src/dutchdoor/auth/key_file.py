@@ -6,13 +6,18 @@ Keep it apart from the backups of the database: an attacker needs both.
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from dutchdoor.errors import Misconfigured
 from dutchdoor.model.master_key import MasterKey, MasterKeys
+from dutchdoor.model.text_file import decode_text
 from dutchdoor.stores.file_access import is_closed_to_others
 
-__all__ = ["read_or_make_master_key"]
+__all__ = ["read_master_key", "read_or_make_master_key"]
+
+_AT_MOST = 64 * 1024
+"""Bytes. A wrong path must not fill the memory."""
 
 
 def read_or_make_master_key(file: Path) -> tuple[MasterKeys, bool]:
@@ -22,7 +27,7 @@ def read_or_make_master_key(file: Path) -> tuple[MasterKeys, bool]:
         Misconfigured: others can read the file, the file cannot be read or written, or it contains no valid key.
     """
     is_new = _make(file)
-    return _read(file), is_new
+    return read_master_key(file), is_new
 
 
 def _make(file: Path) -> bool:
@@ -35,29 +40,37 @@ def _make(file: Path) -> bool:
     except FileExistsError:
         return False
     except OSError as exc:
-        raise Misconfigured(f"The master key file {file.name} cannot be created: {exc.strerror}.") from None
-    with os.fdopen(handle, "w") as made:
-        made.write(
-            f"# The master key of dutchdoor. With this key and the database, a thief can act as any user.\n{text}\n"
-        )
-        made.flush()
-        os.fsync(made.fileno())
+        raise Misconfigured(f"The master key file {file} cannot be created: {exc.strerror}.") from None
+    try:
+        with os.fdopen(handle, "w") as made:
+            made.write(
+                f"# The master key of dutchdoor. With this key and the database, a thief can act as any user.\n{text}\n"
+            )
+            made.flush()
+            os.fsync(made.fileno())
+    except OSError as exc:  # a full disk: the next start would find a file without a key
+        file.unlink()
+        raise Misconfigured(f"The master key file {file} cannot be written: {exc.strerror}.") from None
     return True
 
 
-def _read(file: Path) -> MasterKeys:
+def read_master_key(file: Path) -> MasterKeys:
+    """Read the master keys from a file. Raises `Misconfigured` as `read_or_make_master_key` does."""
     try:
-        with file.open() as opened:
+        with file.open("rb") as opened:
             # fstat of the open file, not of the name: an attacker could replace the file between the two calls.
             found = os.fstat(opened.fileno())
+            if stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):  # /dev/null: its mode is not to be changed
+                raise Misconfigured(f"The master key file {file} is a device. Name the file that holds the key.")
             if not is_closed_to_others(found):
-                raise Misconfigured(
-                    f"Other users can read the master key file {file.name}. Restrict it: chmod 600 {file.name}"
-                )
-            content = opened.read()
+                raise Misconfigured(f"Other users can read the master key file {file}. Restrict it: chmod 600 {file}")
+            content = opened.read(_AT_MOST + 1)
     except OSError as exc:
-        raise Misconfigured(f"The master key file {file.name} cannot be read: {exc.strerror}.") from None
+        raise Misconfigured(f"The master key file {file} cannot be read: {exc.strerror}.") from None
+    if len(content) > _AT_MOST:
+        raise Misconfigured(f"The master key file {file} is too large to hold keys.")
+    text = decode_text(content, f"The master key file {file}")
     try:
-        return MasterKeys.parse(content)
+        return MasterKeys.parse(text)
     except Misconfigured as exc:
-        raise Misconfigured(f"The master key file {file.name}: {exc}") from None
+        raise Misconfigured(f"The master key file {file}: {exc}") from None

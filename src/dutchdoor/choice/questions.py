@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import tomllib
@@ -17,7 +16,9 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from dutchdoor.errors import Misconfigured
+from dutchdoor.model.choices import near
 from dutchdoor.model.durations import read_duration, short_duration
+from dutchdoor.model.text_file import decode_text
 
 __all__ = [
     "BROWSERS", "BY_ID", "CLIENTS", "QUESTIONS", "Answers", "Client", "Question", "as_toml", "read_answer",
@@ -264,8 +265,9 @@ def read_answers(given: Mapping[str, object]) -> Answers:
     """
     for name in given:
         if name not in BY_ID:
-            near = difflib.get_close_matches(name, BY_ID, n=1, cutoff=0.0)
-            raise Misconfigured(f"{name!r} is not a requirement. The most similar is {near[0]}.")
+            meant = near(name, BY_ID)
+            hint = f"Did you mean {meant}?" if meant else f"The requirements are {', '.join(BY_ID)}."
+            raise Misconfigured(f"{name!r} is not a requirement. {hint}")
     return Answers(**{name: read_answer(BY_ID[name], value) for name, value in given.items()})
 
 
@@ -278,9 +280,10 @@ def read_file(path: Path) -> Answers:
         raise Misconfigured(f"The file of requirements {path} cannot be read: {exc.strerror}.") from None
     if len(text) > _FILE_AT_MOST:
         raise Misconfigured(f"The file of requirements {path} is too large: the limit is 64 KiB.")
+    decoded = decode_text(text, f"The file of requirements {path}")
     try:
-        return read_answers(tomllib.loads(text.decode()))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        return read_answers(tomllib.loads(decoded))
+    except tomllib.TOMLDecodeError as exc:
         raise Misconfigured(
             f"The file of requirements {path} is not valid TOML: {exc}. Write texts and durations in quotes: "
             'logout_within = "15s".'
@@ -303,9 +306,9 @@ def _choice(question: Question, word: str) -> str:
         return names[int(word) - 1]
     if word in question.choices:
         return word
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    meant = f" Did you mean {near[0]}?" if near else ""
-    raise Misconfigured(f"{word[:40]!r} is not one of {', '.join(names)}.{meant}")
+    meant = near(word, names)
+    hint = f" Did you mean {meant}?" if meant else ""
+    raise Misconfigured(f"{word[:40]!r} is not one of {', '.join(names)}.{hint}")
 
 
 def _several(question: Question, given: object) -> tuple[str, ...]:

@@ -123,15 +123,17 @@ class BreachedList:
                 size = lines.seek(0, 2)
                 sample = [_line_after(lines, size * part // SAMPLED) for part in range(SAMPLED)]
         except OSError as exc:
-            raise errors.Misconfigured(f"the list of breached passwords {path}: {exc.strerror}") from None
+            raise errors.Misconfigured(
+                f"The list of breached passwords {path} cannot be read: {exc.strerror}."
+            ) from None
         found = [line for line in sample if line]  # the last line has no line after it
         if not sample[0] or not all(_LINE.fullmatch(line) for line in found):
             raise errors.Misconfigured(
-                f"the list of breached passwords {path} does not have lines of a SHA-1 in 40 hexadecimal digits, a "
-                "colon and a count"
+                f"The list of breached passwords {path} does not have lines of a SHA-1 in 40 hexadecimal digits, a "
+                "colon and a count."
             )
         if sorted(found, key=_hash_of) != found:
-            raise errors.Misconfigured(f"the list of breached passwords {path} is not sorted by hash")
+            raise errors.Misconfigured(f"The list of breached passwords {path} is not sorted by hash.")
 
     def __call__(self, password: str) -> bool:
         """Return whether a password is on the list. Raises `Unavailable` when the file can no longer be read."""

@@ -7,7 +7,6 @@ once, and keep the address when it changes its owner: they are trusted for the d
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from msgspec import Struct
 
 from dutchdoor.errors import Misconfigured
 from dutchdoor.issuers.issuer import Issuer
+from dutchdoor.model.choices import near
 from dutchdoor.model.spelling import spelt
 
 __all__ = ["PRESETS", "Preset"]
@@ -38,8 +38,8 @@ class Preset(Struct, frozen=True):
         unknown = sorted(given.keys() - set(Issuer.__struct_fields__) - {"tenant"})
         if unknown:
             known = (*Issuer.__struct_fields__, "tenant")
-            near = difflib.get_close_matches(unknown[0], known, n=1)
-            hint = f" The most similar is {near[0]}." if near else ""
+            meant = near(unknown[0], known)
+            hint = f" Did you mean {meant}?" if meant else ""
             raise Misconfigured(f"{named}: {unknown[0]} is not known. It takes {', '.join(known)}.{hint}")
         missing = next((each for each in self.needs if not given.get(each)), None)
         if missing is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,21 +12,19 @@ from urllib.parse import parse_qsl, urlsplit
 from cryptography import x509
 from msgspec import Struct
 
+from dutchdoor.auth.key_file import read_master_key
 from dutchdoor.credentials.strength import BreachedList
 from dutchdoor.errors import Misconfigured
 from dutchdoor.issuers.issuer import ANY, is_local
 from dutchdoor.model.policy import DAY, MINUTE
 from dutchdoor.revocation.lease import GUARD, Terms
 from dutchdoor.server.config import Settings, holds_password
-from dutchdoor.server.factory import sqlite_file
+from dutchdoor.server.factory import refuse_wrong, sqlite_file
 from dutchdoor.server.serve import refuse_unsafe
 from dutchdoor.server.settings import SETTINGS
 from dutchdoor.server.tls import tls_context
-from dutchdoor.services.passkeys import relying_party
 from dutchdoor.stores.file_access import is_closed_to_others
 from dutchdoor.stores.urls import is_in_memory, make_store
-from dutchdoor.web.cors import Cors
-from dutchdoor.web.forwarded import Edge
 from dutchdoor.webhooks.reach import Reach
 
 __all__ = ["Finding", "findings", "revocation_window"]
@@ -53,12 +52,8 @@ class Finding(Struct, frozen=True, kw_only=True):
 
 def findings(settings: Settings) -> list[Finding]:
     """List the unsafe settings, the worst first. Raises `Misconfigured` for settings that `serve` refuses to read."""
-    Edge(public_url=settings.public_url, hosts=settings.other_host, proxies=settings.proxy)
-    Cors(settings.origin, headers=settings.origin_header)
-    relying_party(
-        settings.passkey_domain, settings.passkey_origin, settings.public_url or "http://localhost", settings.product
-    )
     make_store(settings.database.reveal(), "" if settings.redis is None else settings.redis.reveal())
+    refuse_wrong(settings)
     found = [
         *_reach(settings),
         *_tls(settings),
@@ -250,7 +245,7 @@ def _people(settings: Settings) -> Iterator[Finding]:
         try:
             BreachedList(Path(settings.breached))
         except Misconfigured as exc:
-            yield Finding(setting="breached", what=f"{exc}.", why="`serve` refuses to start with this.", matters=True)
+            yield Finding(setting="breached", what=str(exc), why="`serve` refuses to start with this.", matters=True)
     if not settings.security_contact:
         yield Finding(
             setting="security_contact",
@@ -309,6 +304,13 @@ def _keeping(settings: Settings) -> Iterator[Finding]:
             matters=True,
         )
     file = sqlite_file(settings)
+    if settings.master_key is None and Path(settings.master_key_file).exists():
+        try:
+            read_master_key(Path(settings.master_key_file))
+        except Misconfigured as exc:
+            yield Finding(
+                setting="master_key_file", what=str(exc), why="`serve` refuses to start with this.", matters=True
+            )
     if file is not None and settings.master_key is None:
         beside = Path(settings.master_key_file).resolve().parent == file.resolve().parent
         if beside:
@@ -360,7 +362,6 @@ def _files(settings: Settings) -> Iterator[Finding]:
     database = sqlite_file(settings)
     secret_files = [
         *([("database", database.with_name(database.name + end)) for end in FILES] if database else []),
-        *([("master_key_file", Path(settings.master_key_file))] if settings.master_key is None else []),
         *([("tls_key", Path(settings.tls_key))] if settings.tls_key else []),
         *([("config", Path(settings.config_file))] if settings.config_file else []),
     ]
@@ -369,14 +370,23 @@ def _files(settings: Settings) -> Iterator[Finding]:
             found = path.stat()
         except OSError:
             continue  # not created yet, or reported elsewhere
+        if not stat.S_ISREG(found.st_mode):  # /dev/null or a pipe: its mode is not the administrator's to change
+            if setting == "database":
+                yield Finding(
+                    setting=setting,
+                    what=f"{path} is a {'directory' if stat.S_ISDIR(found.st_mode) else 'device or a pipe'}.",
+                    why="`serve` refuses to start with this. Name a file.",
+                    matters=True,
+                )
+            continue
         # A configuration file without secrets may be readable. If others can change it, they choose the settings.
         public = setting == "config" and not _holds_a_secret(settings, path)
         closed = is_closed_to_others(found)
         if found.st_mode & 0o022 if public else not closed:
             yield Finding(
                 setting=setting,
-                what=f"{path.name} can be {'changed' if public else 'read'} by other users of this machine.",
-                why=f"Restrict it: chmod {'go-w' if public else '600'} {path.name}",
+                what=f"{path} can be {'changed' if public else 'read'} by other users of this machine.",
+                why=f"Restrict it: chmod {'go-w' if public else '600'} {path}",
                 matters=True,
             )
     if database is not None and database.parent.is_dir():
@@ -385,7 +395,7 @@ def _files(settings: Settings) -> Iterator[Finding]:
             yield Finding(
                 setting="database",
                 what="Every user of this machine can replace files in the directory of the database.",
-                why=f"Restrict it: chmod o-w {database.resolve().parent.name}",
+                why=f"Restrict it: chmod o-w {database.resolve().parent}",
                 matters=True,
             )
 

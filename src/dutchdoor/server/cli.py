@@ -1,18 +1,21 @@
 """The command line.
 
-Exit codes: 0, success; 1, the command failed or a check found a problem; 2, the arguments or the configuration are
-invalid.
+Exit codes: 0, success; 1, the command failed or a check found a problem; 2, the arguments, the input or the
+configuration are invalid.
 """
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import re
 import sys
 
 import click
 
-from dutchdoor.errors import Conflict, DutchdoorError, InvalidKey, Misconfigured, NotFound, Unavailable
+from dutchdoor.errors import Conflict, DutchdoorError, InvalidInput, InvalidKey, Misconfigured, NotFound, Unavailable
+from dutchdoor.model.choices import near
 from dutchdoor.server.importing import imported
 from dutchdoor.server.terminal import say
 
@@ -64,6 +67,17 @@ class _Commands(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, _with_ids_apart(self, ctx, args))
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as exc:
+            meant = near(args[0], _COMMANDS)
+            if not meant or args[0].startswith("-"):
+                raise
+            raise click.UsageError(f"No such command {args[0]!r}. Did you mean {meant!r}?", exc.ctx) from None
+
 
 # 22 characters, and 43 for a signing key: no option has this form by accident.
 _ID = re.compile(r"-[A-Za-z0-9_-]{21}|-[A-Za-z0-9_-]{42}")
@@ -110,7 +124,7 @@ def _with_ids_apart(root: click.Group, ctx: click.Context, args: list[str]) -> l
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 success; 1 failure, or a check found a problem; 2 invalid arguments or configuration.",
+    epilog="Exit codes: 0 success; 1 failure, or a check found a problem; 2 invalid arguments, input or configuration.",
 )
 @click.version_option(package_name="dutchdoor", prog_name="dutchdoor")
 def cli() -> None:
@@ -123,9 +137,10 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line. An expected error prints one sentence, never a traceback."""
+    _open_closed_streams()
     try:
         cli(prog_name="dutchdoor")
-    except Misconfigured as exc:
+    except (InvalidInput, Misconfigured) as exc:
         _end(exc, REFUSED)
     except DutchdoorError as exc:
         _end(exc, FAILED)
@@ -139,8 +154,32 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(DONE)
     except OSError as exc:
-        say(f"dutchdoor: {exc.filename or 'the system'}: {exc.strerror}.")
+        place = exc.filename or "a file or the output"
+        advice = " Free some space, and run the command again." if exc.errno in _NO_SPACE else ""
+        say(f"dutchdoor: {place}: {exc.strerror}.{advice}")
         sys.exit(FAILED)
+
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+
+
+def _open_closed_streams() -> None:
+    """Let a standard stream that the caller closed (`>&-`) be /dev/null, and no output fail for its characters.
+
+    Otherwise the next file that is opened, such as the database, takes the number of the stream, and messages of
+    libraries are written into it.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        stream = getattr(sys, name)
+        if stream is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            os.set_inheritable(number, True)  # noqa: FBT003 - as os has it; for the workers of `serve`
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - open until the process ends
+        elif name == "stdout" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name in letters that this terminal does not have
 
 
 def _end(error: DutchdoorError, code: int) -> None:

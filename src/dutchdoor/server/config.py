@@ -6,7 +6,6 @@ protection that an administrator only believes to have. Values that may be secre
 
 from __future__ import annotations
 
-import difflib
 import hmac
 import re
 import tomllib
@@ -21,8 +20,11 @@ from msgspec.structs import replace
 from dutchdoor.errors import Misconfigured
 from dutchdoor.issuers.issuer import Issuer
 from dutchdoor.jose.weak_secrets import is_known_leaked
+from dutchdoor.model.choices import near
 from dutchdoor.model.durations import read_duration
+from dutchdoor.model.master_key import MasterKeys
 from dutchdoor.model.policy import PRESETS, Policy
+from dutchdoor.model.text_file import decode_text
 from dutchdoor.server.issuer_tables import ISSUER_PREFIX, read_issuers
 from dutchdoor.server.secret_file import read_secret
 from dutchdoor.server.settings import BY_NAME, PREFIX, SETTINGS, SHORTEST_LIKELY, Setting
@@ -36,6 +38,7 @@ __all__ = [
     "holds_password",
     "read_settings",
     "refuse_argument",
+    "with_default",
 ]
 
 DEFAULT_MASTER_KEY_FILE = "dutchdoor.keys"
@@ -169,7 +172,10 @@ def read_settings(arguments: Mapping[str, object], environment: Mapping[str, str
     def given(name: str) -> Any:
         return read.get(name, _default(BY_NAME[name]))
 
-    policy = _policy(read)
+    try:
+        policy = _policy(read)
+    except Misconfigured as exc:
+        raise Misconfigured(_as_written(str(exc), sources)) from None
     fields = {setting.name: given(setting.name) for setting in SETTINGS if not setting.in_policy}
     del fields["preset"]
     for setting in SETTINGS:
@@ -234,20 +240,26 @@ def _from_file(path: Path) -> dict[str, tuple[object, str]]:
         raise Misconfigured(f"The configuration file {path} cannot be read: {exc.strerror}.") from None
     if len(text) > _FILE_AT_MOST:
         raise Misconfigured(f"The configuration file {path} is too large: the limit is 1 MiB.")
+    decoded = decode_text(text, f"The configuration file {path}")
     try:
-        content = tomllib.loads(text.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        content = tomllib.loads(decoded)
+    except tomllib.TOMLDecodeError as exc:
         # Only the place is taken from the parser's message, never a value: it may be a secret.
         place = re.search(r"\(at .*\)\Z", str(exc))
         raise Misconfigured(
             f"The configuration file {path} is not valid TOML {place[0] if place else ''}".rstrip()
             + "."
-            + _quoted(text, exc)
+            + _quoted(decoded, exc)
         ) from None
     known = _known()
     for key in content:
         if key not in known and key != "issuers":
-            raise _unknown(f"{key!r} in {path.name}", key, [*known, "issuers"])
+            if isinstance(content[key], dict):
+                raise Misconfigured(
+                    f"[{key}] in {path.name}: settings stand at the top of the file, and not in a table. Only the "
+                    "other log-ins have tables, such as [issuers.google]."
+                )
+            raise _unknown(f"{key!r} in {path.name}", key, known)
     tables = content.pop("issuers", {})
     found: dict[str, tuple[object, str]] = {key: (value, f"{key} in {path.name}") for key, value in content.items()}
     _one_spelling(found)
@@ -257,10 +269,10 @@ def _from_file(path: Path) -> dict[str, tuple[object, str]]:
 _LINE = re.compile(r"at line ([0-9]+)")
 
 
-def _quoted(text: bytes, error: ValueError) -> str:
+def _quoted(text: str, error: ValueError) -> str:
     """Explain that a value needs quotes, if their absence is the TOML error: `access_for = 5m`."""
     found = _LINE.search(str(error))
-    lines = text.decode(errors="replace").splitlines()
+    lines = text.split("\n")
     line = lines[int(found[1]) - 1] if found and int(found[1]) <= len(lines) else ""
     key, _, value = (piece.strip() for piece in line.partition("="))
     if key not in _known() or not value or value[0] in "\"'[{":
@@ -277,8 +289,9 @@ def _known() -> list[str]:
 
 
 def _unknown(what: str, name: str, known: list[str]) -> Misconfigured:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    return Misconfigured(f"{what} is not a setting of dutchdoor. The most similar is {near[0]}.")
+    meant = near(name, known)
+    hint = f"Did you mean {meant}?" if meant else "`dutchdoor serve --help` lists all settings."
+    return Misconfigured(f"{what} is not a setting of dutchdoor. {hint}")
 
 
 def _other_spelling(name: str) -> str:
@@ -397,6 +410,15 @@ def _default(setting: Setting) -> object:
     return Secret(str(setting.default)) if setting.hidden and setting.default is not None else setting.default
 
 
+def with_default(settings: Settings, name: str) -> Settings:
+    """Return the settings with the default of one of them, which a policy may refuse. Raises `Misconfigured`."""
+    if name in Policy.__struct_fields__:
+        return replace(settings, policy=replace(settings.policy, **{name: getattr(PRESETS["standard"], name)}))
+    if name not in Settings.__struct_fields__:
+        return settings
+    return replace(settings, **{name: _default(BY_NAME[name])})
+
+
 # --- what must fit together ------------------------------------------------------------------------------------------
 
 
@@ -405,12 +427,24 @@ def _policy(read: Mapping[str, object]) -> Policy:
     return replace(preset, **{name: value for name, value in read.items() if name in preset.__struct_fields__})
 
 
+def _as_written(text: str, sources: Mapping[str, str]) -> str:
+    """Put what the administrator wrote in the place of each field of the policy."""
+    name, space, rest = text.partition(" ")
+    rest = re.sub(r"[a-z]+(_[a-z]+)+", lambda found: sources.get(found[0], found[0]), rest)
+    return sources.get(name, name) + space + rest
+
+
 def _check(settings: Settings) -> None:
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise Misconfigured("--tls-cert and --tls-key belong together: set both or neither.")
     for setting in SETTINGS:
         if setting.kind == "url" and settings.source(setting.name) == setting.option:
             refuse_argument(getattr(settings, setting.name), setting.option, setting.variable)
+    if settings.master_key is not None:
+        try:
+            MasterKeys.parse(settings.master_key.reveal())
+        except Misconfigured as exc:
+            raise Misconfigured(f"{settings.source('master_key')}: {exc}") from None
     for name, least in (("metrics_token", 16), ("pepper", 16)):
         secret: Secret | None = getattr(settings, name)
         if secret is not None:

@@ -25,8 +25,8 @@ Every setting can be set in three ways. The first of these that is set takes eff
 3. in a file: `access_for = "5m"` in the TOML file that `--config` or `DUTCHDOOR_CONFIG` names
 
 A misspelt name, in the file or in a variable that begins with `DUTCHDOOR_`, stops the start, and the message gives the
-most similar name. An empty variable counts as unset. Variables that Kubernetes creates for a Service named `dutchdoor`
-are ignored.
+name that was probably meant. An empty variable counts as unset. Variables that Kubernetes creates for a Service named
+`dutchdoor` are ignored.
 
 Durations are `90s`, `10m`, `12h`, `30d`, `1h30m`, in quotes in the file. A number without a unit means seconds; `serve`
 and `check` warn about it, and about durations that are probably a mistake. Lists are repeated options

@@ -17,13 +17,13 @@ from dutchdoor.model.base_path import read_base_path
 from dutchdoor.model.deployment import Served
 from dutchdoor.model.master_key import MasterKey, MasterKeys
 from dutchdoor.model.policy import Policy
-from dutchdoor.server.config import Settings
+from dutchdoor.server.config import Secret, Settings, with_default
 from dutchdoor.stores.base import Store
-from dutchdoor.stores.urls import is_in_memory
+from dutchdoor.stores.urls import is_in_memory, make_store
 from dutchdoor.web.pages.branding import Branding
 from dutchdoor.web.pages.site import ACCOUNT_PATH
 
-__all__ = ["another_master_key", "as_served", "local_url", "make_auth", "sqlite_file"]
+__all__ = ["another_master_key", "as_served", "local_url", "make_auth", "refuse_wrong", "sqlite_file"]
 
 
 def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
@@ -82,6 +82,35 @@ def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
         issuers=settings.issuers,
         webhook_networks=settings.webhook_network,
     )
+
+
+def refuse_wrong(settings: Settings) -> None:
+    """Build an `Auth` and drop it: what it refuses is refused before a file is created for it.
+
+    Neither the master key nor the list of breached passwords is read.
+
+    Raises:
+        Misconfigured: a setting is wrong. The message names it as the administrator wrote it.
+    """
+    unkeyed = replace(settings, master_key=Secret(MasterKey.generate().text()), breached=None)
+    try:
+        make_auth(unkeyed, store=make_store("memory:"))
+    except Misconfigured as exc:
+        name = next((name for name in settings.sources if _is_at_fault(name, unkeyed, exc)), None)
+        if name is None or settings.sources[name] in str(exc):
+            raise
+        of_library = str(exc).removeprefix(name)  # `base_path 'x y' is not a path`: the name of an argument of `Auth`
+        between = "" if of_library != str(exc) else ": "
+        raise Misconfigured(f"{settings.sources[name]}{between}{of_library}") from None
+
+
+def _is_at_fault(name: str, settings: Settings, error: Misconfigured) -> bool:
+    """Whether the error is gone, or is another one, once the setting has its default."""
+    try:
+        make_auth(with_default(settings, name), store=make_store("memory:"))
+    except Misconfigured as other:
+        return str(other) != str(error)
+    return True
 
 
 def _home(settings: Settings) -> str | None:

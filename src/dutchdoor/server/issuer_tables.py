@@ -16,7 +16,6 @@ file. A dash in a name is `_` there.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -24,6 +23,7 @@ from typing import Any, Final
 from dutchdoor.errors import Misconfigured
 from dutchdoor.issuers.issuer import Issuer
 from dutchdoor.issuers.presets import PRESETS
+from dutchdoor.model.choices import near
 from dutchdoor.server.secret_file import read_secret
 from dutchdoor.server.settings import PREFIX
 
@@ -74,8 +74,8 @@ def _read(name: str, values: dict[str, Any], file: str) -> Issuer:
     preset_name = values.pop("preset", name)
     preset = PRESETS.get(preset_name) if isinstance(preset_name, str) else None
     if preset is None:
-        near = difflib.get_close_matches(str(preset_name), PRESETS, n=1)
-        hint = f" The most similar is {near[0]}." if near else ' For any other issuer, set preset = "openid".'
+        meant = near(preset_name, PRESETS)
+        hint = f" Did you mean {meant}?" if meant else ' For any other issuer, set preset = "openid".'
         raise Misconfigured(f"[issuers.{name}]: {preset_name!r} is no preset. There are {', '.join(PRESETS)}.{hint}")
     path = values.pop(_FILE, None)
     if path is not None:

@@ -21,7 +21,7 @@ from dutchdoor.model.email_address import canonical
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.master_key import MasterKey
 from dutchdoor.server.config import Secret, Settings, read_settings
-from dutchdoor.server.factory import another_master_key, as_served, make_auth, sqlite_file
+from dutchdoor.server.factory import another_master_key, as_served, make_auth, refuse_wrong, sqlite_file
 from dutchdoor.server.settings import BY_NAME, SETTINGS, Setting
 from dutchdoor.server.terminal import agree, as_json, say, write
 from dutchdoor.stores.base import Revoked, Store
@@ -135,7 +135,9 @@ def with_auth(
         DutchdoorError: any error that the work raises.
     """
     file = sqlite_file(settings)
-    if not (make and file is not None and not file.exists()):
+    if make and file is not None and not file.exists():
+        refuse_wrong(settings)
+    else:
         must_be_there(settings)
     has_key = _has_master_key(settings)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from dutchdoor.errors import Misconfigured
+from dutchdoor.model.text_file import decode_text
 
 __all__ = ["read_secret"]
 
@@ -24,10 +25,7 @@ def read_secret(path: str, source: str) -> str:
         raise Misconfigured(f"{source}: the file {path} cannot be read: {exc.strerror}.") from None
     if len(content) > AT_MOST:
         raise Misconfigured(f"{source}: the file {path} is too large to hold a secret.")
-    try:
-        text = content.decode().strip()
-    except UnicodeDecodeError:
-        text = ""
+    text = decode_text(content, f"{source}: the file {path}").strip()
     if not text:
         raise Misconfigured(f"{source}: the file {path} contains no text.")
     return text

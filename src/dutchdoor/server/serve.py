@@ -36,7 +36,7 @@ from starlette.types import ASGIApp
 from dutchdoor.auth import Auth
 from dutchdoor.errors import InvalidKey, Misconfigured, Unavailable
 from dutchdoor.server.config import Settings
-from dutchdoor.server.factory import another_master_key, make_auth
+from dutchdoor.server.factory import another_master_key, make_auth, refuse_wrong
 from dutchdoor.server.instrumentation import ObservedStore, Watched, log_transitions
 from dutchdoor.server.logs import logging_config
 from dutchdoor.server.processes import Node, One, Several
@@ -74,6 +74,7 @@ def serve(read: Read) -> int:
     _use_one_arena()
     settings = read()
     refuse_unsafe(settings)
+    refuse_wrong(settings)
     again = None if sys.stdin is not None and sys.stdin.isatty() else read  # the server of a terminal ends with it
     if again is not None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can read its settings again

@@ -55,14 +55,14 @@ def print_json(value: object, *, as_line: bool = False) -> None:
     text = msgspec.json.format(msgspec.json.encode(value), indent=-1 if as_line else 2).decode()
     # Terminal injection: JSON escapes only the C0 controls, but 8-bit controls also steer a terminal, and U+202E
     # reverses the text after it. These characters occur only inside strings, where an escape means the same.
-    click.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
+    _print("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
     """Print aligned columns with a header, or the sentence `empty` if there are no rows."""
     cells = [[plain(cell) for cell in row] for row in rows]
     if not cells:
-        click.echo(empty)
+        _print(empty)
         return
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     for line in ([name.upper() for name in columns], *cells):
@@ -77,7 +77,7 @@ def print_pairs(pairs: Sequence[tuple[str, object]]) -> None:
 
 def write(text: str = "", *, err: bool = False) -> None:
     """Print lines of text for people, without characters that steer a terminal."""
-    click.echo("\n".join(map(plain, text.split("\n"))), err=err)
+    _print("\n".join(map(plain, text.split("\n"))), err=err)
 
 
 def is_screen(*, err: bool = False) -> bool:
@@ -91,17 +91,26 @@ def heading(text: str, *, err: bool = False) -> None:
     (https://no-color.org) or with TERM=dumb.
     """
     styled = is_screen(err=err) and not os.environ.get("NO_COLOR")
-    click.echo("\n" + (click.style(plain(text), bold=True) if styled else plain(text)), err=err, color=styled or None)
+    _print("\n" + (click.style(plain(text), bold=True) if styled else plain(text)), err=err, color=styled or None)
 
 
 def progress(text: str) -> None:
     """Show on standard error how far a long command is, in the line before; "" clears the line."""
-    click.echo(f"\r{plain(text).ljust(LINE)}" + ("" if text else "\r"), nl=False, err=True)
+    _print(f"\r{plain(text).ljust(LINE)}" + ("" if text else "\r"), nl=False, err=True)
 
 
 def say(text: str) -> None:
     """Print a message that is not part of the result, on standard error."""
     write(text, err=True)
+
+
+def _print(text: str, *, err: bool = False, nl: bool = True, color: bool | None = None) -> None:
+    try:
+        click.echo(text, err=err, nl=nl, color=color)
+    except BrokenPipeError:
+        raise
+    except OSError as exc:  # it has no name of its own: the disk is full that the output is redirected to
+        raise OSError(exc.errno, exc.strerror, "standard error" if err else "standard output") from None
 
 
 def plain(value: object) -> str:

@@ -75,13 +75,15 @@ def with_redis(store: Store, url: str, *, key: bytes = b"") -> CopyingStore:
 
 @contextlib.contextmanager
 def naming(url: str) -> Generator[None, None, None]:
-    """Name the server, where PostgreSQL, its driver or the network reported a failure."""
+    """Name the server or the file, where the database, its driver or the network reported a failure."""
     try:
         yield
     except (Misconfigured, Unavailable) as exc:
-        if not exc.reason.startswith("postgres: "):
+        kind, _, what = exc.reason.partition(": ")
+        named = {"postgres": f"PostgreSQL at {_place(url)}", "sqlite": f"SQLite in {url.removeprefix('sqlite:///')}"}
+        if kind not in named:
             raise
-        raise type(exc)(f"PostgreSQL at {_place(url)}: {exc.reason.removeprefix('postgres: ')}") from exc
+        raise type(exc)(f"{named[kind]}: {what}") from exc
 
 
 def _place(url: str) -> str:

@@ -17,7 +17,7 @@ from dutchdoor.choice.questions import BY_ID, read_answer, read_file
 from dutchdoor.choice.rules import seconds
 from dutchdoor.errors import Misconfigured
 from dutchdoor.model.durations import read_duration, short_duration
-from dutchdoor.server.html_file import write_html
+from dutchdoor.server.html_file import refuse_to_overwrite, write_html
 from dutchdoor.server.paper import columns, paragraph, table
 from dutchdoor.server.terminal import as_json, heading, print_json, write
 
@@ -79,6 +79,8 @@ def estimate(
 
     Every formula is shown, with the measured figures that it uses. It connects to nothing.
     """
+    if html is not None:
+        refuse_to_overwrite(Path(html), force=force)
     measured = read_figures(None if figures is None else Path(figures))
     given = Given()
     if source is not None:

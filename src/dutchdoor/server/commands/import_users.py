@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from dutchdoor.auth import Auth
 from dutchdoor.credentials.legacy import recognise
-from dutchdoor.errors import InvalidInput, Taken
+from dutchdoor.errors import DutchdoorError, InvalidInput, Taken
 from dutchdoor.model.email_address import canonical
 from dutchdoor.server.options import NO_CLIENT, as_json, rehearse, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import print_json, say, write
@@ -74,41 +74,51 @@ def import_users(
     """
     settings = settings_from(options)
 
-    async def work(auth: Auth) -> Tally:
-        with _opened(file) as source:
-            return await _import(auth, read_lines(source), dry_run=dry_run, verified=verified)
+    if refused_to is not None:
+        _refuse_unwritable(Path(refused_to))
+    with _opened(file) as source:
+        # The first lines say whether the file is an import at all, before a database is created for it.
+        lines = read_lines(source)
+        lines = chain(list(islice(lines, 1)), lines)
 
-    started = time.monotonic()
-    try:
-        tally = with_auth(settings, work, make=not dry_run)
-    except NoSchema:
-        if not dry_run:
-            raise
-        tally = rehearse(settings, work)
+        async def work(auth: Auth) -> Tally:
+            return await _import(auth, lines, dry_run=dry_run, verified=verified)
+
+        started = time.monotonic()
+        try:
+            tally = with_auth(settings, work, make=not dry_run)
+        except NoSchema:
+            if not dry_run:
+                raise
+            tally = rehearse(settings, work)
     _report(tally, dry_run=dry_run, as_json=as_json, seconds=time.monotonic() - started)
     if refused_to is not None:
-        lines = [msgspec.json.encode(each) + b"\n" for each in tally.refused]
-        try:
-            Path(refused_to).write_bytes(b"".join(lines))
-        except OSError as exc:
-            raise InvalidInput(f"{refused_to} cannot be written: {exc.strerror}.") from None
+        Path(refused_to).write_bytes(b"".join(msgspec.json.encode(each) + b"\n" for each in tally.refused))
     sys.exit(1 if tally.refused else 0)
 
 
-@contextlib.contextmanager
-def _opened(file: str) -> Iterator[TextIO]:
+def _opened(file: str) -> TextIO:
     try:
         # Invalid UTF-8 is passed on, so that each faulty line is refused with its number.
-        with open(
+        return open(
             sys.stdin.fileno() if file == "-" else file,
             encoding="utf-8-sig",
             errors="surrogateescape",
             newline="",
             closefd=file != "-",
-        ) as source:
-            yield source
+        )
     except OSError as exc:
         raise InvalidInput(f"{file} cannot be read: {exc.strerror}.") from None
+
+
+def _refuse_unwritable(file: Path) -> None:
+    """Say before the import that the refused lines could not be written after it. Raises `InvalidInput`."""
+    if file.is_dir():
+        raise InvalidInput(f"--refused: {file} is a directory. Name a file in it, such as {file / 'refused.jsonl'}.")
+    if not file.parent.is_dir():
+        raise InvalidInput(f"--refused: there is no directory {file.parent}. Create it first.")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise InvalidInput(f"--refused: {file} cannot be written: permission denied.")
 
 
 async def _import(auth: Auth, lines: Iterator[Incoming | Refused], *, dry_run: bool, verified: bool) -> Tally:
@@ -156,9 +166,8 @@ def _next(lines: Iterator[Incoming | Refused], tally: Tally, *, dry_run: bool) -
     except InvalidInput as exc:
         if dry_run or not tally.imported:
             raise
-        raise InvalidInput(
-            f"{exc} {tally.imported} accounts before it were imported. Correct the file and run the import again."
-        ) from None
+        text = f"{exc} {tally.imported} accounts before it were imported. Correct the file and run the import again."
+        raise DutchdoorError(text, message=text) from None
 
 
 async def _judge(auth: Auth, each: Incoming, seen: set[str], *, verified: bool) -> str | None:

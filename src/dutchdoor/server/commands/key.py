@@ -198,11 +198,11 @@ def export(kid: str | None, *, as_json: bool, **options: Any) -> None:
                 f"part at {auth.authority.issuer}/.well-known/jwks.json."
             )
         if state_of(row, now) == "revoked":
-            raise InvalidInput(f"{row.kid} is revoked: no verifier may accept it.")
+            text = f"{row.kid} is revoked: no verifier may accept it."
+            raise Conflict(text, message=text)
         if row.exported_at is not None:
-            raise InvalidInput(
-                f"{row.kid} was exported at {instant(row.exported_at)}. Create another with `dutchdoor key rotate`."
-            )
+            text = f"{row.kid} was exported at {instant(row.exported_at)}. Create another with `dutchdoor key rotate`."
+            raise Conflict(text, message=text)
         secret = Key.from_private_bytes(row.alg, auth.authority.master.open(row.sealed, row.kid), kid=row.kid)
         record = event("key_exported", now=now, client=NO_CLIENT, actor=ACTOR, detail=row.kid)
         try:
