@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from httpx2._config import DEFAULT_TIMEOUT_CONFIG
 from hypothesis import HealthCheck, settings
-from playwright.sync_api import Browser, sync_playwright
-from tests.backing import patience, postgres_url, prepared_url, valkey_url
+from playwright.sync_api import Browser, expect, sync_playwright
+from tests.backing import PATIENCE, patience, postgres_url, prepared_url, valkey_url
 from tests.nodejs import chromium, needed, node_environment
 from tests.running import run
 from tests.stalls import pytest_runtest_protocol, pytest_sessionstart, pytest_terminal_summary
@@ -50,8 +51,14 @@ for _profile, _examples in (("short", 20), ("long", 100)):
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Try few examples of each property where the long tests do not run, and let Ctrl-C end what tests start."""
+    """Try few examples of each property where the long tests do not run, wait for a busy machine, and let Ctrl-C end
+    what tests start.
+    """
     settings.load_profile("short" if "not long" in config.option.markexpr else "long")
+    # A client or a browser that gives up after its five seconds says nothing about the server.
+    for wait in ("connect", "read", "write", "pool"):
+        setattr(DEFAULT_TIMEOUT_CONFIG, wait, PATIENCE)
+    expect.set_options(timeout=PATIENCE * 1000)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell's background job ignores Ctrl-C, and so would every program that tests start and stop by it.
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -144,7 +144,7 @@ def status_of(question: Question) -> int:
 
 
 def asked_of(port: int, method: str = "GET", path: str = PATH, body: bytes | None = None, **headers: str) -> int:
-    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = HTTPConnection("127.0.0.1", port, timeout=60)
     connection.putrequest(method, path, skip_host=True)
     for name, value in {"host": f"localhost:{port}", **headers}.items():
         connection.putheader(name.replace("_", "-"), value)

@@ -459,7 +459,7 @@ class Site(NamedTuple):
 
     def connect(self) -> http.client.HTTPSConnection:
         context = ssl.create_default_context(cafile=str(self.folder / "cert.pem"))
-        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=context)
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=60, context=context)
         # The certificate is for the public name, as the Host header is.
         connection.sock = context.wrap_socket(
             socket.create_connection(("127.0.0.1", self.port), 20), server_hostname=HOST
@@ -914,7 +914,7 @@ def rolled(
 
 
 def is_ready(port: int) -> bool:
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
         return ask_on(connection, "GET", "/readyz")[0] == 200
 
 

@@ -94,7 +94,7 @@ def test_the_verifier_of_the_readme_refuses_what_was_logged_out(tmp_path: Path) 
     with running_server(tmp_path) as port:
 
         def post(path: str, body: object, **headers: str) -> Any:
-            connection = http.client.HTTPConnection("localhost", port, timeout=20)
+            connection = http.client.HTTPConnection("localhost", port, timeout=60)
             connection.request("POST", path, json.dumps(body), {"content-type": "application/json", **headers})
             said = json.loads(connection.getresponse().read())
             connection.close()

@@ -84,7 +84,7 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def post(server: Running, path: str, body: object, bearer: str = "") -> tuple[int, Any]:
-    with contextlib.closing(http.client.HTTPConnection(server.host, server.port, timeout=20)) as connection:
+    with contextlib.closing(http.client.HTTPConnection(server.host, server.port, timeout=60)) as connection:
         headers = {"content-type": "application/json", **({"authorization": f"Bearer {bearer}"} if bearer else {})}
         connection.request("POST", path, json.dumps(body), headers)
         answer = connection.getresponse()
@@ -103,7 +103,7 @@ def refreshes(server: Running, made: dict[str, Any]) -> int:
 
 
 def is_accepted(server: Running, token: str) -> bool:
-    with contextlib.closing(http.client.HTTPConnection(server.host, server.port, timeout=20)) as connection:
+    with contextlib.closing(http.client.HTTPConnection(server.host, server.port, timeout=60)) as connection:
         connection.request("GET", "/auth/me", headers={"authorization": f"Bearer {token}"})
         return connection.getresponse().status == 200
 
@@ -115,7 +115,7 @@ def kid_of(token: str) -> str:
 
 
 def metric(machine: Machine, name: str) -> float:
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", machine.metrics, timeout=20)) as connection:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", machine.metrics, timeout=60)) as connection:
         connection.request("GET", "/metrics")
         (found,) = re.findall(rf"^{name} (\S+)$", connection.getresponse().read().decode(), re.MULTILINE)
         return float(found)

@@ -44,7 +44,7 @@ def people(site: str) -> Iterator[Browser]:
 @pytest.fixture
 def context(people: Browser) -> Iterator[BrowserContext]:
     context = people.new_context()
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(60_000)
     yield context
     context.close()
 

@@ -399,7 +399,7 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]
         try:
             for _ in range(200):
                 try:
-                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                    socket.create_connection(("127.0.0.1", port), timeout=60).close()
                     break
                 except OSError:
                     assert process.poll() is None, (folder / "error.log").read_text()
@@ -415,7 +415,7 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]
 def send(
     port: int, method: str, path: str, body: object = None, raw: dict[str, str] | None = None, **headers: str
 ) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     content = json.dumps(body) if body is not None else None
     if content is not None:

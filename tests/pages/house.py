@@ -125,7 +125,7 @@ class House:
     def context(self, browser: Browser, who: str | None = None, **options: Any) -> BrowserContext:
         """Give a browser of its own, in which this person is signed in: with one session, however many browsers."""
         context = browser.new_context(base_url=self.url, **options)
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(60_000)
         if who is not None:
             self.admit(context, who)
         return context

@@ -210,7 +210,7 @@ def test_f24_a_websocket_opens_from_our_own_page_alone(site: Site) -> None:
     assert site.seen == []
     token = site.sign_in(site.browser(), "hybrid")
     for headers, origin in ((cookie, site.origin), ({"Authorization": f"Bearer {token['access_token']}"}, None)):
-        with connect(url, ssl=site.tls, additional_headers=headers, origin=origin) as socket:  # type: ignore[arg-type]
+        with connect(url, ssl=site.tls, additional_headers=headers, origin=origin, open_timeout=60) as socket:  # type: ignore[arg-type]
             assert socket.recv() == said["user"]["id"]
             socket.send("hello")
             assert socket.recv() == "hello"

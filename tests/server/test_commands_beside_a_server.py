@@ -25,7 +25,7 @@ def environment(request: pytest.FixtureRequest) -> dict[str, str]:
 
 
 def post(server: Running, path: str, body: object) -> Any:
-    connection = http.client.HTTPConnection(server.host, server.port, timeout=20)
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=60)
     connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
     said = json.loads(connection.getresponse().read())
     connection.close()

@@ -97,7 +97,7 @@ def test_p46_a_server_reloads_on_sighup(tmp_path: Path, workers: str) -> None:
 
 def listed(server: Running) -> bool:
     """Whether pages of the other origin may call the API."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     asked = {
         "Host": "auth.example.com", "X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.1",
         "Origin": "https://app.example.com", "Access-Control-Request-Method": "POST",

@@ -47,7 +47,7 @@ def ask(
     port: int | None = None,
 ) -> tuple[int, dict[str, str], Any]:
     """Send one request, and give status, headers and the decoded body."""
-    connection = http.client.HTTPConnection(server.host, port or server.port, timeout=20)
+    connection = http.client.HTTPConnection(server.host, port or server.port, timeout=60)
     sent = None if body is None else json.dumps(body)
     with_type = {**({"content-type": "application/json"} if sent else {}), **(headers or {})}
     connection.request(method or ("GET" if sent is None else "POST"), path, sent, with_type)
@@ -567,7 +567,7 @@ def test_tls_is_renewed_without_dropping_anyone(tmp_path: Path, workers: str) ->
     arguments = ("--public-url", "https://auth.example.com", "--tls-cert", "cert.pem", "--tls-key", "key.pem")
     with running(tmp_path, *arguments, "--workers", workers) as server:
         assert server.scheme == "https"
-        connection = http.client.HTTPSConnection(server.host, server.port, context=context, timeout=20)
+        connection = http.client.HTTPSConnection(server.host, server.port, context=context, timeout=60)
         host = {"host": "auth.example.com", "content-type": "application/json"}
         draft = json.dumps({"email": "ada@example.com", "password": PASSWORD, "mode": "session"})
         registered = json.dumps({"email": "ada@example.com", "password": PASSWORD})

@@ -55,7 +55,7 @@ def listens(port: int) -> bool:
 def ask(port: int, token: str, times: int) -> list[tuple[int, str, str]]:
     """Ask on connections that are open at once, so that each worker has some: status, pid, the parent's pid."""
     answers = []
-    lines = [http.client.HTTPConnection("127.0.0.1", port, timeout=20) for _ in range(times)]
+    lines = [http.client.HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(times)]
     for line in lines:
         line.request("GET", "/", headers={"Authorization": f"Bearer {token}"})
     for line in lines:
