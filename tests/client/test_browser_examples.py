@@ -20,7 +20,7 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from tests.client.browser_site import ADA, PASSWORD, serving
 from tests.client.test_browser_package import packed
-from tests.running import free_port
+from tests.ports import free_port
 
 from dutchdoor import Auth, Policy
 

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, get_args
 import click
 import pytest
 import yaml
-from tests.running import free_port
+from tests.ports import free_port
 from tests.server.certificates import write_certificate
 from tests.server.running import Running, clean_environment, command, eventually, running
 

@@ -18,7 +18,7 @@ import pytest
 from litestar.testing import TestClient as LitestarClient
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
-from tests.running import free_port
+from tests.ports import free_port
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ADA = {"email": "ada@example.com", "password": "a door in two halves"}

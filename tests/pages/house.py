@@ -14,7 +14,7 @@ import httpx2
 import uvicorn
 from msgspec.structs import replace
 from playwright.sync_api import Browser, BrowserContext, Page
-from tests.running import free_port
+from tests.ports import free_port
 from tests.standins import MASTER, Clock, Mailbox, Wrapped, endless
 
 from dutchdoor.auth import Auth

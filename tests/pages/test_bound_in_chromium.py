@@ -31,7 +31,7 @@ from tests.pages.bound_site import (
     flags,
     needs_bound_sessions,
 )
-from tests.running import free_port
+from tests.ports import free_port
 from tests.server.certificates import write_certificate
 from tests.server.running import running
 

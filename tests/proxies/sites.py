@@ -22,8 +22,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
+from tests.ports import free_port
 from tests.proxies.programs import HOST, Place, proxy
-from tests.running import free_port
 from tests.server.certificates import write_certificate
 from tests.server.running import eventually, running
 

@@ -17,7 +17,7 @@ from unittest.mock import Mock
 
 import pytest
 import uvicorn
-from tests.running import free_port
+from tests.ports import free_port
 from tests.server.running import Running, eventually, running
 from uvicorn.server import ServerState
 

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 from certificates import write_certificate
 from cryptography import x509
-from tests.running import free_port
+from tests.ports import free_port
 from tests.server.running import Running, clean_environment, command, eventually, running
 
 from dutchdoor.auth import Auth
@@ -725,9 +725,7 @@ ALL_COUNTED = re.compile(r'dutchdoor_http_answers_total\{route="/livez",status="
 @pytest.mark.long
 def test_metrics_add_up_over_processes(tmp_path: Path) -> None:
     """With several workers the port of its own tells of all of them, whichever answered."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     with running(tmp_path, "--workers", "2", "--metrics-port", str(port)) as server:
         for _ in range(30):
             assert ask(server, "/livez")[0] == 200
@@ -740,9 +738,7 @@ def test_metrics_of_a_process_that_died_are_over(tmp_path: Path) -> None:
     """What a process reported of itself (how stale it is, how much it has read) is not reported any more once it is
     gone, or an alarm would never end. What it counted stays counted.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     environment = {"TMPDIR": str(tmp_path)}
     with running(tmp_path, "--workers", "2", "--metrics-port", str(port), environment=environment) as server:
         children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")

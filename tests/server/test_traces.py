@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 from tests.http.world import PROXY, World, a_world
-from tests.running import free_port
+from tests.ports import free_port
 from tests.server.running import eventually, running
 
 from dutchdoor.errors import Misconfigured, Unavailable

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import uvicorn
 from standins import HOME, PASSWORD, Clock
-from tests.running import free_port
+from tests.ports import free_port
 
 from dutchdoor import Auth, Principal, Verifier
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher

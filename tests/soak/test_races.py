@@ -22,7 +22,8 @@ from typing import Any, Literal, NamedTuple
 
 import pytest
 from msgspec.structs import replace
-from tests.running import PROGRAM, free_port
+from tests.ports import free_port
+from tests.running import PROGRAM
 
 from dutchdoor.auth import Auth
 from dutchdoor.errors import NotAuthenticated

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 from msgspec.structs import replace
-from tests.backing import PASSWORD, a_postgres, as_user, free_port, new_database
+from tests.backing import PASSWORD, a_postgres, as_user, new_database
 from tests.faults.proxy import Proxy
+from tests.ports import free_port
 from tests.server.certificates import write_certificate
 from tests.stores.postgres import opened, patiently, somebody_waits, there, timed, until
 

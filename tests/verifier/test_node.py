@@ -18,7 +18,8 @@ from typing import Any
 import httpx2
 import pytest
 from tests.nodejs import node_environment
-from tests.running import free_port, running_server
+from tests.ports import free_port
+from tests.running import running_server
 from tests.server.running import clean_environment, command, eventually
 
 from dutchdoor.errors import InvalidToken

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.ports import free_port
 from tests.server.certificates import write_certificate
 from tests.verifier.standin import (
     ASK,
@@ -23,7 +24,6 @@ from tests.verifier.standin import (
     says,
     standing,
     until,
-    unused_port,
 )
 
 from dutchdoor import Verifier
@@ -141,7 +141,7 @@ def is_accepted(verifier: Verifier, token: str) -> bool:
 @pytest.mark.parametrize("stale", ["introspect", "refuse"])
 def test_an_authority_that_is_down_at_the_start(tmp_path: Path, stale: str, follow: str) -> None:
     """A service starts without its authority, says 503, and works as soon as there is one."""
-    port = unused_port()
+    port = free_port()
     with Verifier(f"http://127.0.0.1:{port}", audience="api", stale=stale, follow=follow) as verifier:  # type: ignore[arg-type]
         began = time.monotonic()
         with pytest.raises(Unavailable):
@@ -259,7 +259,7 @@ def test_a_long_log_is_read_to_its_end_first(authority: Standin, following: Make
 
 def test_an_authority_that_is_not_there_is_said_in_words(caplog: pytest.LogCaptureFixture) -> None:
     """Who set the wrong port reads so in the log, and not a number."""
-    verifier = Verifier(f"http://localhost:{unused_port()}", stale="refuse")
+    verifier = Verifier(f"http://localhost:{free_port()}", stale="refuse")
     try:
         with pytest.raises(Unavailable):
             verifier("a.b.c")
@@ -309,5 +309,5 @@ def test_proxies_from_the_environment_are_not_used(
 ) -> None:
     """Who sets HTTP_PROXY for a program does not get its verifier key."""
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.setenv(name, f"http://127.0.0.1:{unused_port()}")
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     assert following()(authority.token())

@@ -15,7 +15,8 @@ from wsgiref.util import setup_testing_defaults
 
 import pytest
 from starlette.testclient import TestClient
-from tests.running import Run, free_port
+from tests.ports import free_port
+from tests.running import Run
 from tests.server.running import clean_environment, command, running
 from tests.verifier.standin import until
 

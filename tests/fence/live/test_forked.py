@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.backing import free_port
 from tests.faults.cluster import begin, cluster
 from tests.fence.live.test_live import add_key
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 
