@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from tests.devicekey import DeviceKey, challenge_in
 from tests.http.test_device_binding import OFFER, Bound, recorded, row
 from tests.http.test_factor_races import store_of
 from tests.http.world import PASSWORD, Answer, World, a_world
-from tests.standins import Clock
+from tests.standins import ISSUER, MASTER, Clock
 
 from dutchdoor.model.bindings import Binding
 from dutchdoor.model.device_binding import AGAIN_AFTER, ON_THE_WAY, REGISTERED_WITHIN
+from dutchdoor.services.sessions import Authority
 
 Nodes = tuple[World, World]
 
@@ -104,6 +106,23 @@ async def test_k12_no_node_takes_the_cookie_alone_longer_than_another(nodes: Nod
     nodes[0].clock.forward(1)
     assert (await there.me()).code == "device_proof_required"
     assert (await browser.me()).status == 200
+
+
+@pytest.mark.long
+async def test_k12_a_machine_that_is_behind_takes_the_cookie_alone_no_later(
+    postgres_url: str, patience: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes over PostgreSQL have its clock, whatever their machines say. By a clock of its own that is five minutes
+    behind, a node would count the ten seconds from a confirmation five minutes later than the others.
+    """
+    right, behind = time.time, 300.0
+    monkeypatch.setattr(time, "time", lambda: right() - behind)
+    node = Authority(store_of("postgres", postgres_url), master=MASTER, issuer=ISSUER)
+    await node.open()
+    try:
+        assert abs(node.clock() - right()) < behind / 2
+    finally:
+        await node.close()
 
 
 async def test_k12_a_proof_at_a_node_that_remembers_the_session_as_unbound(nodes: Nodes) -> None:
