@@ -12,7 +12,7 @@ import time
 import pytest
 from tests.faults.proxy import How, Proxy, proxy
 
-SOON = 5.0
+SOON = 60.0
 NEVER = 0.15
 """Seconds in which what is held does not come. Too short could only let a broken proxy pass."""
 

@@ -398,7 +398,7 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]
             stderr=subprocess.DEVNULL,
         )
         try:
-            for _ in range(200):
+            for _ in range(3000):
                 try:
                     socket.create_connection(("127.0.0.1", port), timeout=60).close()
                     break

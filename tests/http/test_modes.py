@@ -51,11 +51,11 @@ class Site:
 
     def fill_buckets(self) -> None:
         """Forget who tried what: all these people come from one address, and limits are another file's subject."""
-        with contextlib.closing(sqlite3.connect(self.folder / "dutchdoor.db", timeout=10)) as rows, rows:
+        with contextlib.closing(sqlite3.connect(self.folder / "dutchdoor.db", timeout=60)) as rows, rows:
             rows.execute("DELETE FROM limits")
 
     def mailed_token(self, address: str, known: set[str]) -> str:
-        for _ in range(200):
+        for _ in range(3000):
             for path in sorted((self.folder / "mail").iterdir()):
                 letter = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
                 if letter["to"] and address in letter["to"]:
@@ -309,14 +309,14 @@ def test_i01_no_request_that_starts_after_a_log_out_is_let_in(site: Site) -> Non
     askers = [threading.Thread(target=ask) for _ in range(12)]
     for asker in askers:
         asker.start()
-    time.sleep(0.3)
+    while let_in <= 20:
+        time.sleep(0.01)
     assert who.call("POST", "/auth/logout").status == 200
     answered_at.append(time.monotonic())
     time.sleep(0.3)
     stop.set()
     for asker in askers:
         asker.join()
-    assert let_in > 20
     assert wrong == []
 
 

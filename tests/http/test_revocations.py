@@ -54,8 +54,8 @@ class Follower:
 
 
 async def until(condition: Any) -> None:
-    """Wait until something is so, some seconds at most."""
-    for _ in range(500):
+    """Wait until something is so, a minute at most."""
+    for _ in range(6000):
         if condition():
             return
         await asyncio.sleep(0.01)

@@ -24,6 +24,8 @@ from dutchdoor.testing.conformance import LAWS, MOVE_LAWS, NOW, SHARED_LAWS, a_c
 from dutchdoor.testing.conformance.kinds import LAWS as LAWS_OF_KINDS
 from dutchdoor.testing.conformance.kinds import a_record
 
+pytestmark = pytest.mark.usefixtures("patience")  # a busy machine is no outage
+
 
 class Badge(Struct, frozen=True, kw_only=True):
     """Made up, from outside the package."""

@@ -27,6 +27,8 @@ from dutchdoor.testing.conformance import NOW, a_credential, a_revocation, a_row
 # What is written
 
 
+pytestmark = pytest.mark.usefixtures("patience")  # a busy machine is no outage
+
 HOSTILE = [
     "\0",
     "\1",

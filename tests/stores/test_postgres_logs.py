@@ -31,6 +31,8 @@ from dutchdoor.testing.conformance import NOW, a_revocation, a_row, a_session, a
 #
 # With a standby that is promoted: tests/faults/test_promotion.py.
 
+pytestmark = pytest.mark.usefixtures("patience")  # a busy machine is no outage
+
 ELSEWHERE = {
     "timeline": "UPDATE dutchdoor.lineage SET timeline = '00000000'",
     "cluster": "UPDATE dutchdoor.lineage SET cluster = '1'",

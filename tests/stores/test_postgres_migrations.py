@@ -19,6 +19,8 @@ from dutchdoor.stores.kinds import KINDS
 from dutchdoor.stores.postgres import from_url
 from dutchdoor.testing.conformance import NOW, a_revocation, a_session, an_account, an_event
 
+pytestmark = pytest.mark.usefixtures("patience")  # a busy machine is no outage
+
 
 async def test_opening_again_changes_nothing(store, beside, postgres_url):
     """A migration is applied once, and noted with its digest."""

@@ -44,7 +44,7 @@ async def test_law(kind, law, tmp_path, valkey_url):
 
 
 @pytest.mark.parametrize("law", LAWS_OF_REDIS, ids=lambda law: law.__name__)
-async def test_law_with_postgres(law, prepared_url, valkey_url):
+async def test_law_with_postgres(law, prepared_url, valkey_url, patience):
     """The same over PostgreSQL."""
     async with opened(make_store(prepared_url), valkey_url) as store:
         await law(store)
