@@ -46,12 +46,12 @@ class AsgiApplication:
         self._base = api.site.base_path
         self._probes = {route.path for route in api.routes if route.probe}
         self._exact = {(str(route.method), route.path): route for route in api.routes if "{" not in route.path}
-        methods: dict[str, list[str]] = {}
+        methods: dict[str, dict[str, Route]] = {}
         for route in api.routes:
-            methods.setdefault(route.path, []).append(route.method)
+            methods.setdefault(route.path, {})[route.method] = route
         self._router = Router(
             [
-                StarletteRoute(path, endpoint=_Endpoint(self, {r.method: r for r in api.routes if r.path == path}))
+                StarletteRoute(path, endpoint=_Endpoint(self, methods[path]))
                 for path in sorted(methods, key=lambda path: ("{" in path, path))
             ],
             redirect_slashes=False,
