@@ -27,6 +27,7 @@ from dutchdoor.guard.user import User
 from dutchdoor.model.durations import Duration
 from dutchdoor.model.principal import Principal
 from dutchdoor.model.session_data import SessionData
+from dutchdoor.model.spelling import spelt
 
 __all__ = [
     "Auth",
@@ -59,6 +60,7 @@ class Auth(OnAsgi):
             raise Misconfigured("This application has an Auth already. One Auth serves all of its routes.")
         return Middleware(app, self._guard)
 
+    @spelt
     def require(
         self, *, role: str = "", scope: str = "", fresh: Duration | None = None, factors: int = 1
     ) -> Callable[[Application], Application]:

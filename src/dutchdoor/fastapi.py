@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Annotated, Any
 
+from dutchdoor.errors import Misconfigured
 from dutchdoor.guard.asgi import visit_of
 from dutchdoor.guard.described import merge
 from dutchdoor.guard.extra import extra
@@ -28,6 +29,7 @@ from dutchdoor.model.audit_entry import AuditEvent
 from dutchdoor.model.durations import Duration
 from dutchdoor.model.principal import Principal
 from dutchdoor.model.session_data import SessionData as Data
+from dutchdoor.model.spelling import spelt
 
 with extra("fastapi"):
     from fastapi import Depends, FastAPI
@@ -90,6 +92,15 @@ SessionData = Annotated[Data, Depends(_session)]
 """What is kept on the server for the caller's session, or for a visitor who has not signed in: a dict."""
 
 
+class _Brackets:
+    """Stands in the signature of `require`, which FastAPI reads only if it was given in place of what it returns."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: object) -> Any:
+        # FastAPI would call it with values of the query, drop the guard that it returns, and let everyone in.
+        raise Misconfigured("Depends(auth.require) guards nothing. Write Depends(auth.require()), with brackets.")
+
+
 class Auth(OnStarlette):
     """Authentication for a FastAPI application. `Auth(app)` puts it in front of every route.
 
@@ -114,8 +125,9 @@ class Auth(OnStarlette):
         if isinstance(app, FastAPI):
             _describe(app, self.gate.described())
 
+    @spelt
     def require(
-        self, *, role: str = "", scope: str = "", fresh: Duration | None = None, factors: int = 1
+        self, *, role: Annotated[str, _Brackets] = "", scope: str = "", fresh: Duration | None = None, factors: int = 1
     ) -> Callable[[HTTPConnection], Awaitable[Principal]]:
         """Return a dependency that gives the principal, if the caller meets the requirement. It stands in `Depends`, in
         a route or on a router.
@@ -127,7 +139,7 @@ class Auth(OnStarlette):
             factors: how many kinds of proof the sign-in took: 1 or 2.
 
         Raises:
-            Misconfigured: an argument is wrong.
+            Misconfigured: an argument is wrong; or FastAPI was given `Depends(auth.require)`, without the brackets.
         """
         requirement = Requirement.of(role=role, scope=scope, fresh=fresh, factors=factors)
 

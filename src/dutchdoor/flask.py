@@ -145,6 +145,7 @@ class Auth(OnWsgi):
         if gate.application is not None:
             engine_of(gate).call_inside(self._around)
 
+    @spelt
     def require(
         self, *, role: str = "", scope: str = "", fresh: Duration | None = None, factors: int = 1
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -35,6 +35,7 @@ from dutchdoor.model.audit_entry import AuditEvent
 from dutchdoor.model.durations import Duration
 from dutchdoor.model.principal import Principal
 from dutchdoor.model.session_data import SessionData as Data
+from dutchdoor.model.spelling import spelt
 from dutchdoor.web.scope import request_of
 
 with extra("litestar"):
@@ -135,6 +136,7 @@ class Auth(OnAsgi, InitPlugin, ReceiveRoutePlugin):
                 if _has_guard(handler)
             )
 
+    @spelt
     def require(
         self, *, role: str = "", scope: str = "", fresh: Duration | None = None, factors: int = 1
     ) -> Callable[[AnyConnection, BaseRouteHandler], Awaitable[None]]:

@@ -27,6 +27,7 @@ from dutchdoor.guard.user import Anonymous, User
 from dutchdoor.model.audit_entry import AuditEvent
 from dutchdoor.model.durations import Duration
 from dutchdoor.model.principal import Principal
+from dutchdoor.model.spelling import spelt
 
 with extra("starlette"):
     from starlette.requests import HTTPConnection
@@ -44,6 +45,7 @@ class Auth(OnStarlette):
 
     _eager = True
 
+    @spelt
     def require(
         self, *, role: str = "", scope: str = "", fresh: Duration | None = None, factors: int = 1
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:

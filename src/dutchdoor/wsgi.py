@@ -26,6 +26,7 @@ from dutchdoor.guard.wsgi import Environ, StartResponse, around, engine_around, 
 from dutchdoor.model.durations import Duration
 from dutchdoor.model.principal import Principal
 from dutchdoor.model.session_data import SessionData
+from dutchdoor.model.spelling import spelt
 
 __all__ = [
     "Auth",
@@ -55,6 +56,7 @@ class Auth(OnWsgi):
         """
         return engine_around(around(app, self._gate), self._gate)
 
+    @spelt
     def require(
         self, *, role: str = "", scope: str = "", fresh: Duration | None = None, factors: int = 1
     ) -> Callable[[Application], Application]:

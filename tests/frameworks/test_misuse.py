@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, Depends, FastAPI, WebSocket, WebSocketDisconnect
 from flask import Flask
 from litestar import Litestar, get
 from litestar.testing import TestClient as LitestarClient
@@ -20,11 +20,15 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 import dutchdoor
+import dutchdoor.asgi
 import dutchdoor.fastapi
 import dutchdoor.flask
 import dutchdoor.litestar
 import dutchdoor.starlette
+import dutchdoor.wsgi
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
+from dutchdoor.django.requiring import Attached
+from dutchdoor.django.rest_framework import require as django_require
 from dutchdoor.errors import Forbidden, Misconfigured, StepUpRequired
 from dutchdoor.guard.attached import make_gate
 from dutchdoor.guard.requirement import Requirement, factors_of
@@ -122,6 +126,9 @@ def test_a_guard_without_an_auth_says_so() -> None:
     ("named", "says"),
     [
         ({"factors": 3}, "use 1 or 2"),
+        ({"factors": True}, "use 1 or 2"),
+        ({"rol": "admin"}, r"require\(rol=...\): no such setting. Did you mean role\?"),
+        ({"permission": "x"}, "It takes factors, fresh, role, scope."),
         ({"fresh": "five minutes"}, "fresh must be a duration"),
         ({"fresh": -1}, "fresh must be a duration"),
         ({"role": ["admin", "owner"]}, "role is text"),
@@ -134,6 +141,46 @@ def test_a_wrong_requirement_is_refused_when_it_is_written(named: dict[str, Any]
     for make in ADAPTERS.values():
         with pytest.raises(Misconfigured, match=says):
             make(database="memory:").require(**named)
+
+
+REQUIRES: dict[str, Callable[..., Any]] = {
+    **{name: make(database="memory:").require for name, make in ADAPTERS.items()},
+    "asgi": dutchdoor.asgi.Auth("memory:").require,
+    "wsgi": dutchdoor.wsgi.Auth("memory:").require,
+    "django": Attached().require,
+    "rest_framework": django_require,
+}
+
+
+@pytest.mark.parametrize("require", REQUIRES.values(), ids=REQUIRES)
+def test_g37_a_requirement_in_a_wrong_form_says_how_to_write_it(require: Callable[..., Any]) -> None:
+    """A value without its name, or `require` without brackets above a view."""
+    with pytest.raises(Misconfigured, match=r"Write the name of each setting, as in require\(role=...\)\."):
+        require("admin")
+    with pytest.raises(Misconfigured, match=r"require needs brackets: require\(\), or require\(role=...\)\."):
+        require(lambda: None)
+
+
+def test_g37_a_requirement_without_brackets_opens_no_route_of_fastapi() -> None:
+    """`Depends(auth.require)` would be a dependency that FastAPI calls with the query, and that lets everyone in. It is
+    refused when the route is written.
+    """
+    app = FastAPI()
+    auth = dutchdoor.fastapi.Auth(app, "memory:")
+    with pytest.raises(Misconfigured, match=r"Write Depends\(auth\.require\(\)\), with brackets\."):
+        app.get("/", dependencies=[Depends(auth.require)])(lambda: None)
+    with pytest.raises(Misconfigured, match="guards nothing"):
+        APIRouter(dependencies=[Depends(auth.require)]).get("/")(lambda: None)
+    app.get("/guarded", dependencies=[Depends(auth.require())])(lambda: None)
+    with TestClient(app) as client:
+        assert client.get("/guarded").status_code == 401
+
+
+def test_g37_a_requirement_without_brackets_opens_no_view_of_rest_framework() -> None:
+    """REST framework calls each permission class, and asks what it returns: here, the class that `require` returns."""
+    made: Any = django_require()
+    with pytest.raises(Misconfigured, match=r"permission_classes = \[require\(\)\]"):
+        made.has_permission(object(), object())
 
 
 def test_a_starlette_endpoint_must_be_a_coroutine_with_a_request() -> None:

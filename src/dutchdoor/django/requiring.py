@@ -17,6 +17,7 @@ from dutchdoor.guard.attached import engine_of
 from dutchdoor.guard.requirement import Requirement
 from dutchdoor.model.audit_entry import AuditEvent, EventName, check_events
 from dutchdoor.model.durations import Duration
+from dutchdoor.model.spelling import spelt
 
 if TYPE_CHECKING:
     from dutchdoor.auth import Auth
@@ -30,6 +31,7 @@ ViewT = TypeVar("ViewT", bound=Callable[..., Any])
 class Attached:
     """What a project's settings attach to it. There is one: `dutchdoor.django.auth`."""
 
+    @spelt
     def require(
         self, *, role: str = "", scope: str = "", fresh: Duration | None = None, factors: int = 1
     ) -> Callable[[ViewT], ViewT]:

@@ -15,10 +15,11 @@ from typing import Any
 
 import msgspec
 
-from dutchdoor.errors import DutchdoorError, NotAuthenticated
+from dutchdoor.errors import DutchdoorError, Misconfigured, NotAuthenticated
 from dutchdoor.guard.extra import extra
 from dutchdoor.model.durations import Duration
 from dutchdoor.model.principal import Principal
+from dutchdoor.model.spelling import spelt
 
 with extra("drf"):
     from rest_framework.authentication import BaseAuthentication
@@ -69,6 +70,7 @@ class TokenAuthentication(BaseAuthentication):
         return 'Bearer realm="dutchdoor"'
 
 
+@spelt
 def require(
     *, role: str = "", scope: str = "", fresh: Duration | None = None, factors: int = 1
 ) -> type[BasePermission]:
@@ -78,7 +80,9 @@ def require(
     class Required(BasePermission):
         """The caller meets a requirement of dutchdoor."""
 
-        def has_permission(self, request: Any, view: Any) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]  # noqa: ARG002
+        def has_permission(self, request: Any, view: Any = None) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
+            if view is None:  # called on the class, which `permission_classes = [require]` makes of it
+                raise Misconfigured("require needs brackets: permission_classes = [require()].")
             principal = visit_of(request).principal()
             # Another scheme may have authenticated the request, as another user than our cookie names.
             if principal is None or not _is_of(request.user, principal):

@@ -29,7 +29,7 @@ class Requirement(Struct, frozen=True):
     @classmethod
     def of(cls, *, role: str = "", scope: str = "", fresh: Duration | None = None, factors: int = 1) -> Requirement:
         """Read the arguments of `require`. Raises `Misconfigured`."""
-        if factors not in range(1, _MOST_FACTORS + 1):
+        if type(factors) is not int or factors not in range(1, _MOST_FACTORS + 1):
             raise Misconfigured(f"require(factors={factors!r}): use 1 or 2.")
         for name, value in (("role", role), ("scope", scope)):
             if not isinstance(value, str):
@@ -37,7 +37,8 @@ class Requirement(Struct, frozen=True):
                 raise Misconfigured(f"require({name}={value!r}): {name} is text.")
         if " " in role:
             raise Misconfigured(f"require(role={role!r}): one role. Stack two requirements to require two roles.")
-        return cls(role, frozenset(scope.split()), None if fresh is None else read_duration(fresh, "fresh"), factors)
+        age = None if fresh is None else read_duration(fresh, f"require(fresh={fresh!r}): fresh")
+        return cls(role, frozenset(scope.split()), age, factors)
 
     def check(self, principal: Principal, now: float) -> None:
         """Let a principal pass.

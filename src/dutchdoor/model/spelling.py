@@ -2,7 +2,7 @@
 write it.
 
 `Spelt` makes classes of settings that are structs. `spelt` decorates the constructor of every other class that an
-application calls with settings.
+application calls with settings, and each function with them, such as `require`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
 from msgspec import Struct, StructMeta
@@ -18,6 +19,9 @@ from dutchdoor.errors import Misconfigured
 from dutchdoor.model.choices import nearest
 
 __all__ = ["Spelt", "spelt"]
+
+_PLAIN = (str, bytes, int, float, timedelta, list, tuple, set, frozenset)
+"""What a setting may be. Anything else in its place is an object of a framework, which called the wrong function."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,19 +42,25 @@ class Spelt(StructMeta):
 
 
 def spelt(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a constructor, so that it raises `Misconfigured` for a call that does not fit. It may also be the method
-    of an object that is called as a constructor; then the object's text is its name.
+    """Decorate a constructor, a method or a function, so that it raises `Misconfigured` for a call that does not fit.
+    For `__call__`, the text of its object is the name.
     """
+    signature = inspect.signature(function)
+    is_method = next(iter(signature.parameters), "") == "self"
+    own = signature.replace(parameters=list(signature.parameters.values())[is_method:])
 
     @functools.wraps(function)
     def checked(*args: P.args, **given: P.kwargs) -> R:
         try:
             return function(*args, **given)
         except TypeError:
-            signature = inspect.signature(function)
-            own = signature.replace(parameters=list(signature.parameters.values())[1:])
-            called = type(args[0]).__name__ if function.__name__ == "__init__" else str(args[0])
-            _explain(called, own, args[1:], given)
+            called, values = function.__name__, args[is_method:]
+            if called in {"__init__", "__call__"}:
+                called = type(args[0]).__name__ if called == "__init__" else str(args[0])
+            elif values and not isinstance(values[0], _PLAIN):  # `@auth.require` above a view, or guards=[auth.require]
+                example = f"{called}({next(iter(own.parameters))}=...)"
+                raise Misconfigured(f"{called} needs brackets: {called}(), or {example}.") from None
+            _explain(called, own, values, given)
             raise
 
     return checked
