@@ -5,22 +5,32 @@ reached from another site comes back with the proof.
 from __future__ import annotations
 
 import json
+import re
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 from msgspec.structs import replace
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 from tests.frameworks.conftest import OF_DJANGO, App, serving, signed_in
+from tests.standins import Clock
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from dutchdoor.auth import Auth
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
+from dutchdoor.fastapi import Auth as FastapiAuth
 from dutchdoor.model.bindings import Binding
+from dutchdoor.model.device_binding import BOUND_FOR
 from dutchdoor.model.sessions import SessionToken
 from dutchdoor.stores.base import Swap
 
+ROOT = Path(__file__).parents[2]
 KEY = Binding("confirmed", "ES256", "t" * 43, '{"kty":"EC"}', 1)
 FOREIGN_LINK = {"sec-fetch-mode": "navigate", "sec-fetch-site": "cross-site", "accept": "text/html"}
 HOME, SYDNEY = ({"host": "localhost", "x-forwarded-for": at} for at in ("145.97.39.155", "1.128.0.1"))
@@ -141,6 +151,56 @@ async def test_m04_a_websocket_needs_the_bound_cookie(app: App) -> None:
     ) as socket:
         socket.send("hello")
         assert "hello" in socket.recv(timeout=10)
+
+
+def test_m04_a_socket_as_in_the_guide_does_not_outlive_a_copied_cookie() -> None:
+    """The recipe of the guide: a socket and a stream that were opened with both cookies end after a while. When the
+    bound cookie has run out, a copy opens neither again, and the browser does, with a fresh one.
+    """
+    clock, guide = Clock(), (ROOT / "docs/guides/device-binding.md").read_text()
+    (recipe,) = re.findall(r"^```python\n(import asyncio\n.*?)^```", guide, re.MULTILINE | re.DOTALL)
+    host = "https://app.example.com"
+    module = types.ModuleType("recipe")
+    app = module.__dict__["app"] = FastAPI()
+    auth = FastapiAuth(app, "memory:", public_url=host, clock=clock, hasher=PasswordHasher(CHEAPEST))
+    sys.modules["recipe"] = module
+    try:
+        shorter = recipe.replace("OPEN_FOR = 600.0", "OPEN_FOR = 0.01").replace("sleep(1)", "sleep(0.01)")
+        exec(shorter, module.__dict__)
+    finally:
+        del sys.modules["recipe"]
+    bindings, who = auth.engine.api.bindings, {"email": "ada@example.com", "password": "a door in two halves"}
+    with TestClient(app, base_url=host) as client:
+        assert client.post("/auth/register", json=who).status_code == 201
+        assert client.post("/auth/login", json=who).status_code == 200
+        session_id = SessionToken.parse(client.cookies["__Host-dd_session"]).id
+
+        async def bind() -> None:
+            found = await auth.engine.store.session(session_id)
+            assert found is not None
+            await auth.engine.store.commit(Swap(replace(found[0], binding=KEY.text())))
+            auth.engine.authority.look_up_again(session_id)
+
+        def fresh() -> None:
+            client.cookies.delete("__Host-dd_bound")
+            client.cookies.set("__Host-dd_bound", bindings.stamps.made("cookie", session_id, clock()))
+
+        def closed_with() -> int:
+            try:
+                with client.websocket_connect("wss://app.example.com/clock", headers={"origin": host}) as socket:
+                    while True:
+                        assert "T" in socket.receive_text()
+            except WebSocketDisconnect as closed:
+                return closed.code
+
+        assert client.portal is not None
+        client.portal.call(bind)
+        fresh()
+        assert (closed_with(), client.get("/news").text[:6]) == (1012, "data: ")
+        clock.forward(BOUND_FOR)
+        assert (closed_with(), client.get("/news").status_code) == (4401, 401)
+        fresh()
+        assert (closed_with(), client.get("/news").status_code) == (1012, 200)
 
 
 @pytest.mark.long
