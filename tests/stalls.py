@@ -17,7 +17,7 @@ from _pytest.runner import runtestprotocol
 STALL = 0.5
 """Seconds that a thread which wants to run does not. A busy machine with a processor for each run needs some 0.05."""
 TRIES = 3
-TOO_LATE = 60.0
+TOO_LATE = 150.0
 """Seconds after which a failed test is not tried again: the limit of pytest-timeout is for all tries."""
 AGAIN = "tried again, since the machine stood still"
 
@@ -56,14 +56,16 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     for left in reversed(range(TRIES)):
         began = time.monotonic()
         reports = runtestprotocol(item, log=False, nextitem=nextitem)
-        if not left or not any(each.failed for each in reports) or time.monotonic() > first + TOO_LATE:
+        if not any(each.failed for each in reports):
             break
         time.sleep(2 * watch.EVERY)  # it sees a stall when that is over
         if watch.seen_at < began:
             break
-        item.user_properties.append((AGAIN, str(next(each.longrepr for each in reports if each.failed))[-2000:]))
-        with contextlib.suppress(Exception):  # servers and browsers of the file may have suffered, too: they begin anew
+        with contextlib.suppress(Exception):  # servers and browsers that tests share may have suffered: they begin anew
             item.session._setupstate.teardown_exact(None)
+        if not left or time.monotonic() > first + TOO_LATE:
+            break
+        item.user_properties.append((AGAIN, str(next(each.longrepr for each in reports if each.failed))[-2000:]))
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)

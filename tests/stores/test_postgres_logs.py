@@ -293,5 +293,5 @@ async def test_the_stores_clock_is_read(store):
     """I-21: a reading of the log tells the server's time of day, which is one for all nodes."""
     read = await store.read_log(1, 0)
     renewed = await store.node_renew(a_row(), 0)
-    assert abs(read.at - time.time()) < 5
+    assert abs(read.at - time.time()) < 60
     assert read.at <= renewed.at
