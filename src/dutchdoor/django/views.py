@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
+from django.contrib.auth.decorators import login_not_required
 from django.http import HttpResponse
 from django.urls import get_script_prefix
 from django.views.decorators.csrf import csrf_exempt
@@ -22,6 +23,7 @@ from dutchdoor.web.problems import problem
 __all__ = ["engine", "engine_at_once"]
 
 
+@login_not_required  # under LoginRequiredMiddleware, the page to sign in would lead to itself
 @csrf_exempt  # the engine has its own check for pages of other sites, of every request
 async def engine(request: Any) -> HttpResponse:
     """Answer a request by the engine, in its thread. Under ASGI no thread of the server waits for it."""
@@ -33,10 +35,6 @@ async def engine(request: Any) -> HttpResponse:
     except Unavailable as error:  # the store is out of reach at the first request
         return _unavailable(error)
     return response_of(*answer)
-
-
-# Under Django's LoginRequiredMiddleware, the page to sign in would lead to itself.
-engine.login_required = False
 
 
 def engine_at_once(request: Any) -> HttpResponse:
