@@ -70,6 +70,14 @@ async def answered(browser: Browser, key: DeviceKey, text: str) -> Answer:
     return await browser.call("POST", ANSWER, json=signed(key, text))
 
 
+async def asked(world: World) -> tuple[Browser, DeviceKey, str]:
+    """A browser whose session is in doubt, its key, and the challenge that it is given."""
+    owner, key = await with_key(world)
+    owner.peer = SYDNEY
+    assert asks_again(await owner.me())
+    return owner, key, await challenge(owner)
+
+
 async def row(world: World, browser: Browser) -> Session:
     found = await world.store.session(browser.session_id)
     assert found is not None
@@ -175,10 +183,7 @@ async def test_q33_an_answer_is_for_one_doubt_and_for_a_moment() -> None:
     One that comes too late is refused.
     """
     async with watched() as world:
-        owner, key = await with_key(world)
-        owner.peer = SYDNEY
-        assert asks_again(await owner.me())
-        first = await challenge(owner)
+        owner, key, first = await asked(world)
         world.clock.now += ANSWERS_WITHIN
         assert (await answered(owner, key, first)).status == 403, "too late"
         first = await challenge(owner)
@@ -199,10 +204,7 @@ async def test_q33_an_answer_is_for_one_doubt_and_for_a_moment() -> None:
 async def test_q33_the_next_doubt_needs_a_new_answer() -> None:
     """The challenge of one doubt is not that of the next one, in the same second, too."""
     async with watched("strict") as world:
-        owner, key = await with_key(world)
-        owner.peer = SYDNEY
-        assert asks_again(await owner.me())
-        old = await challenge(owner)
+        owner, key, old = await asked(world)
         assert (await answered(owner, key, old)).status == 204
         owner.peer = CLOUD
         assert asks_again(await owner.me())
@@ -275,10 +277,7 @@ async def test_q35_two_nodes_and_two_tabs_lift_a_doubt_once() -> None:
 async def test_q36_tries_are_limited() -> None:
     """A thief with the cookie cannot fill the audit log with wrong answers."""
     async with watched() as world:
-        owner, key = await with_key(world)
-        owner.peer = SYDNEY
-        assert asks_again(await owner.me())
-        text = await challenge(owner)
+        owner, key, text = await asked(world)
         statuses = [(await answered(owner, DeviceKey(), text)).status for _ in range(7)]
         assert statuses == [403] * 5 + [429] * 2
         world.clock.now += HOUR / 30
@@ -288,10 +287,7 @@ async def test_q36_tries_are_limited() -> None:
 async def test_q36_an_answer_needs_the_cookie_and_its_csrf_token() -> None:
     """A page of another site posts an answer, or a client that has no cookie: both are refused."""
     async with watched() as world:
-        owner, key = await with_key(world)
-        owner.peer = SYDNEY
-        assert asks_again(await owner.me())
-        text = await challenge(owner)
+        owner, key, text = await asked(world)
         without = await owner.call("POST", ANSWER, json=signed(key, text), csrf=False)
         assert (without.status, without.code) == (403, "csrf_token")
         bare = await world.browser(peer=SYDNEY).call("POST", ANSWER, json=signed(key, text))
