@@ -24,6 +24,20 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 ADA = {"email": "ada@example.com", "password": "a door in two halves"}
 
 
+def test_the_index_has_every_example() -> None:
+    """Who looks for an example finds it in `examples/README.md`."""
+    index = (EXAMPLES / "README.md").read_text()
+    found = {path.name for path in (*EXAMPLES.iterdir(), *(EXAMPLES / "browser").iterdir())}
+    assert (
+        sorted(
+            name
+            for name in found - {"README.md", "browser", "__pycache__"}
+            if f"{name}`]" not in index.replace("/`", "`")
+        )
+        == []
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "serve"), [("fastapi", TestClient), ("starlette", TestClient), ("litestar", LitestarClient)]
 )
