@@ -260,6 +260,8 @@ async def find_account(auth: Auth, who: str) -> Account:
     found = await (auth.store.account_by_email(canonical(who)) if "@" in who else auth.store.account(who))
     if found is None:
         text = f"There is no account {who[:320]!a}."
+        if "@" in who:
+            text += " Where an application keeps its users itself, give the id (dutchdoor user list)."
         raise NotFound(text, message=text)
     return found
 
