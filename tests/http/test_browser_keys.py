@@ -7,8 +7,10 @@ import base64
 import re
 from collections.abc import Iterable
 from itertools import permutations
+from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from tests.devicekey import DeviceKey
 from tests.http.test_defended_sessions import (
     CHROME,
@@ -25,13 +27,22 @@ from tests.http.test_defended_sessions import (
     suspected,
     watched,
 )  # fmt: skip
-from tests.http.world import OTHER_PASSWORD, PASSWORD, Answer, Browser, World
+from tests.http.test_factor_races import store_of
+from tests.http.test_mail_codes import ask, give, mailed, verified
+from tests.http.test_passkeys import options
+from tests.http.test_passkeys import sign_in as by_passkey_alone
+from tests.http.test_passkeys import with_key as with_passkey
+from tests.http.world import OTHER_PASSWORD, PASSWORD, Answer, Browser, World, a_world
+from tests.pages.house import Outage
+from tests.standins import Clock
 
-from dutchdoor.model.policy import DAY, HOUR, LONGEST_ACCESS
+from dutchdoor.model.policy import DAY, HOUR, LONGEST_ACCESS, STANDARD
 from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.log import Revocation, RevocationLog, is_doubt, next_doubt
 from dutchdoor.services import accounts
 from dutchdoor.services.lifting import ANSWERS_WITHIN
+from dutchdoor.stores.base import Store
+from dutchdoor.stores.memory import MemoryStore
 
 KEY = "__Host-dd_key"
 ANSWER = "/auth/reauthenticate/browser"
@@ -250,18 +261,40 @@ async def test_q34_each_way_to_sign_in_takes_the_key() -> None:
         assert (await row(world, owner)).browser_key in {public(newer), public(key)}
 
 
-async def test_q35_two_nodes_and_two_tabs_lift_a_doubt_once() -> None:
+async def test_q34_a_passkey_and_a_mailed_code_take_the_key() -> None:
+    """Sign-ins without a password begin with the key of their page, too."""
+    policy = replace(STANDARD, suspicion="standard", sign_in_by_mail=True)
+    async with a_world(policy=policy, countries=Countries(), networks=Networks()) as world:
+        _, passkey, _ = await with_passkey(world)
+        await verified(world)
+        by_passkey, by_code, key = world.browser(peer=HERE), world.browser(peer=HERE), DeviceKey()
+        by_passkey.jar[KEY] = by_code.jar[KEY] = public(key)
+        assert (await by_passkey_alone(by_passkey, passkey)).status == 200
+        token = await ask(by_code)
+        answer = await give(by_code, token, await mailed(world))
+        assert answer.code == "sign_in_unfinished", answer
+        assert KEY in by_code.jar, "no session has begun"
+        signed_by = passkey.get(await options(by_code, "/auth/passkeys/step", token=answer.json["token"]))
+        step = {"token": answer.json["token"], "method": "passkey", "response": signed_by}
+        assert (await by_code.call("POST", "/auth/login/step", json=step)).status == 200
+        for browser in (by_passkey, by_code):
+            assert (await row(world, browser)).browser_key == public(key) and KEY not in browser.jar
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.long)])
+async def test_q35_two_nodes_and_two_tabs_lift_a_doubt_once(
+    request: pytest.FixtureRequest, tmp_path: Path, patience: None, kind: str
+) -> None:
     """Answers at one moment, at two nodes: all pass, and one event is written. A verifier's table has one entry."""
-    async with watched() as world:
+    where = request.getfixturevalue("postgres_url") if kind == "postgres" else str(tmp_path / "nodes.db")
+    first: Store = MemoryStore() if kind == "memory" else store_of(kind, where)
+    second = first if kind == "memory" else store_of(kind, where)
+    clock = Clock()
+    async with watched(store=first, clock=clock) as world:
         owner, key = await with_key(world)
         owner.peer = SYDNEY
         assert asks_again(await owner.me())
-        other = World(
-            world.store, policy=world.auth.authority.policy, countries=Countries(), networks=Networks(),
-            clock=world.clock,
-        )  # fmt: skip
-        async with other.auth:
-            other.elapsed.ahead += 60
+        async with watched(store=second, clock=clock) as other:
             there = other.browser(peer=SYDNEY)
             there.jar, there.csrf = dict(owner.jar), owner.csrf
             assert asks_again(await there.me()), "at the other node, too"
@@ -271,7 +304,24 @@ async def test_q35_two_nodes_and_two_tabs_lift_a_doubt_once() -> None:
             assert (await owner.me()).status == 200
             assert (await there.me()).status == 200
             assert len(await names(world, {"session_confirmed"})) == 1
-            assert len(world.auth.authority.log) == 1
+            assert len(world.auth.authority.log) == len(other.auth.authority.log) == 1
+
+
+async def test_q35_an_outage_refuses_no_answer() -> None:
+    """While the database is away, an answer gets 503, and nothing is lost: the same one lifts the doubt afterwards."""
+    store = Outage(MemoryStore())
+    async with watched(store=store) as world:
+        owner, key = await with_key(world)
+        owner.peer = SYDNEY
+        assert asks_again(await owner.me())
+        text = await challenge(owner)
+        store.down = True
+        away = await answered(owner, key, text)
+        store.down = False
+        assert (away.status, away.code) == (503, "unavailable")
+        assert (await answered(owner, key, text)).status == 204
+        assert (await owner.me()).status == 200
+        assert len(await names(world, {"session_confirmed", "device_key_refused"})) == 1
 
 
 async def test_q36_tries_are_limited() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from tests.devicekey import DeviceKey
 from tests.issuer import ADA, FaultyIssuer, House, begin, come_back, me, sign_in, words
 from tests.standins import Clock
 from tests.web.test_form_pages import FORM, PASSWORD
@@ -53,6 +54,19 @@ def test_the_first_sign_in_creates_an_account_and_the_next_finds_it(issuer: Faul
         assert first["amr"] == ["fed"] and first["acr"] == "aal1"
         assert sign_in(other, issuer).status_code == 303
         assert me(other)["user"]["id"] == first["user"]["id"]
+
+
+def test_q34_a_session_by_an_issuer_takes_the_key_of_the_page(issuer: FaultyIssuer, house: House) -> None:
+    """A browser whose sign-in page has our script comes back from the issuer with its key still: the session keeps it,
+    and the cookie is cleared.
+    """
+    key = DeviceKey()
+    with house.browser() as client:
+        client.cookies.set("dd_key", f"{key.jwk['x']}.{key.jwk['y']}", domain="testserver.local", path="/")
+        assert sign_in(client, issuer).status_code == 303
+        (session,) = house.run(house.auth.authority.sessions(me(client)["user"]["id"]))
+        assert session.browser_key == f"{key.jwk['x']}.{key.jwk['y']}"
+        assert "dd_key" not in client.cookies
 
 
 def test_an_address_that_both_sides_verified_links(issuer: FaultyIssuer, house: House) -> None:

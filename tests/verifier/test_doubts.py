@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -10,7 +12,9 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+import httpx2
 import pytest
+from tests.devicekey import DeviceKey
 from tests.ports import free_port
 from tests.server.running import clean_environment, command, running
 from tests.verifier.standin import until
@@ -102,6 +106,41 @@ def test_d19_a_token_that_was_used_far_away_is_in_doubt_at_a_verifier(mode: str,
             assert verifier(proved["access_token"]).subject
             if mode == "hybrid":
                 until(lambda: not is_in_doubt_or_valid(verifier, token))
+
+
+@pytest.mark.long
+def test_q35_a_verifier_takes_the_token_again_that_a_browser_answered_for(tmp_path: Path) -> None:
+    """A service in another process refuses the token of a session that is used far away. Its browser answers by its
+    key, and the service takes the same token again, without a proof of the owner.
+    """
+    port = free_port()
+    url = f"http://localhost:{port}"
+    arguments = ("--public-url", url, "--proxy", "127.0.0.1", "--port", str(port))
+    home, away = ({"x-forwarded-for": each, "x-forwarded-proto": "http"} for each in (HOME, SYDNEY))
+    with (
+        running(tmp_path, *arguments, environment={"DUTCHDOOR_SUSPICION": "standard"}),
+        httpx2.Client(base_url=url, timeout=30) as browser,
+        Verifier(url, audience=f"{url}/auth/check", key=_verifier_key(tmp_path)) as verifier,
+    ):
+        key = DeviceKey()
+        browser.post("/auth/register", json=ADA, headers=home)
+        brings = {**home, "cookie": f"dd_key={key.jwk['x']}.{key.jwk['y']}"}
+        signed_in = browser.post("/auth/login", json={**ADA, "mode": "session"}, headers=brings)
+        csrf = signed_in.json()["csrf_token"]
+        token = browser.get("/auth/check", headers={**home, "x-forwarded-method": "GET"}).headers["x-auth-token"]
+        assert verifier(token).subject
+        assert browser.get("/auth/me", headers=away).json()["code"] == "step_up_required"
+        until(lambda: is_in_doubt(verifier, token))
+        page = browser.get(
+            "/auth/confirm?next=/", headers={**away, "sec-fetch-mode": "navigate", "accept": "text/html"}
+        )
+        (challenge,) = re.findall(r'data-challenge="([^"]+)"', page.text)
+        signature = base64.b64encode(key.key.sign(challenge.encode())).decode()
+        answer = {"challenge": challenge, "signature": signature}
+        lifted = browser.post("/auth/reauthenticate/browser", json=answer, headers={**away, "x-csrf-token": csrf})
+        assert lifted.status_code == 204, lifted.text
+        until(lambda: not is_in_doubt(verifier, token))
+        assert verifier(token).subject and browser.get("/auth/me", headers=away).status_code == 200
 
 
 @pytest.mark.long
