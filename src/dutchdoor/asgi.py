@@ -19,7 +19,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from dutchdoor.errors import Misconfigured
-from dutchdoor.guard.asgi import Middleware, visit_of
+from dutchdoor.guard.asgi import Middleware
+from dutchdoor.guard.asgi_visit import visit_of
 from dutchdoor.guard.on_asgi import OnAsgi
 from dutchdoor.guard.refusal import next_path
 from dutchdoor.guard.requirement import Requirement

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Annotated, Any
 
 from dutchdoor.errors import Misconfigured
-from dutchdoor.guard.asgi import visit_of
+from dutchdoor.guard.asgi_visit import visit_of
 from dutchdoor.guard.described import merge
 from dutchdoor.guard.extra import extra
 from dutchdoor.guard.refusal import next_path

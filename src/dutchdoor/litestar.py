@@ -23,7 +23,8 @@ from copy import copy
 from typing import Any
 
 from dutchdoor.errors import DutchdoorError, Misconfigured
-from dutchdoor.guard.asgi import Middleware, Visit, close_code, sent_path, visit_of
+from dutchdoor.guard.asgi import Middleware
+from dutchdoor.guard.asgi_visit import Visit, close_code, sent_path, visit_of
 from dutchdoor.guard.described import merge
 from dutchdoor.guard.extra import extra
 from dutchdoor.guard.gates import AsgiApp

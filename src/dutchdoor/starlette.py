@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from dutchdoor.errors import Misconfigured
-from dutchdoor.guard.asgi import visit_of
+from dutchdoor.guard.asgi_visit import visit_of
 from dutchdoor.guard.extra import extra
 from dutchdoor.guard.refusal import next_path
 from dutchdoor.guard.requirement import Requirement

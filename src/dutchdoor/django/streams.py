@@ -12,7 +12,7 @@ from django.http import HttpResponseBase
 
 from dutchdoor.django.visit import Visit
 from dutchdoor.errors import DutchdoorError
-from dutchdoor.guard.asgi import LOOKS_EVERY
+from dutchdoor.guard.asgi_connections import LOOKS_EVERY
 from dutchdoor.guard.gates import Known
 from dutchdoor.guard.wsgi import while_valid
 

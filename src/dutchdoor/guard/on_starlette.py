@@ -10,7 +10,8 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from dutchdoor.errors import DutchdoorError, Misconfigured
-from dutchdoor.guard.asgi import Middleware, visit_of
+from dutchdoor.guard.asgi import Middleware
+from dutchdoor.guard.asgi_visit import visit_of
 from dutchdoor.guard.on_asgi import OnAsgi
 from dutchdoor.guard.refusal import refusal
 from dutchdoor.model.session_data import SessionData
