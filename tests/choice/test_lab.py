@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import pytest
 import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, expect
+from tests.pages import laws
 from tests.pages.house import Watch
-from tests.pages.test_every_page import BROKEN, CONTROLS, FOCUSED, STANDARDS, axe, too_wide
 from tests.ports import free_port
 from tests.running import Run
 
@@ -446,19 +446,12 @@ def test_r09_everyone_can_use_it(browser: Browser, here: Site, language: str, sc
             for deed in deeds:
                 press(page, deed)
             page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
-            page.evaluate(axe())
-            assert page.evaluate(BROKEN, STANDARDS) == []
+            laws.bring_axe(page)
+            assert laws.faults(page) == []
             for width in (320, 375, 1280):
-                assert too_wide(page, width) == [], width
+                assert laws.too_wide(page, width) == [], width
         assert page.locator("html").get_attribute("lang") == language
-        controls = page.evaluate(CONTROLS)
-        reached = set()
-        for _ in range(len(controls) + 5):
-            page.keyboard.press("Tab")
-            number, visible = page.evaluate(FOCUSED)
-            assert visible
-            reached.add(number)
-        assert set(range(len(controls))) <= reached
+        assert laws.out_of_reach_by_tab(page) == []
         assert watch.said == []
 
 

@@ -22,3 +22,9 @@ def houses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
             return opened[name]
 
         yield house
+
+
+@pytest.fixture(scope="session")
+def long_form(pytestconfig: pytest.Config) -> bool:
+    """Whether the long tests run too. Then one visit to a page looks at more of it, in place of a second visit."""
+    return "not long" not in pytestconfig.option.markexpr

@@ -12,13 +12,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 import pyotp
 from msgspec.structs import replace
 from playwright.sync_api import Page
 from playwright.sync_api import Route as Route_
-from tests.pages.house import ADA, MALLORY, PASSWORD, ROOT, House
+from tests.pages.house import ADA, MALLORY, PASSWORD, ROOT, SCRIPT, House, unknown
 from tests.server.running import eventually
 from tests.softkey import SoftKey
 from tests.standins import endless
@@ -82,10 +81,11 @@ class Visit(NamedTuple):
         if field.is_visible():
             field.fill(link)
 
-    def mailed(self) -> str:
-        """The path of the link in the latest mail."""
-        eventually(lambda: bool(self.house.mailbox.mails))  # a mail leaves after the answer
-        links = re.findall(r"https?://[^/\s]+(/\S+)", self.house.mailbox.mails[-1].text)
+    def mailed(self, to: str) -> str:
+        """The path of the link in the first mail to an address."""
+        mails = self.house.mailbox.mails
+        eventually(lambda: any(mail.to == to for mail in mails))  # a mail leaves after the answer
+        links = re.findall(r"https?://[^/\s]+(/\S+)", next(mail.text for mail in mails if mail.to == to))
         return str(links[0])
 
 
@@ -123,9 +123,11 @@ def weak_password(visit: Visit) -> None:
     visit.send(name=LONG, email="someone@example.com", password="password1234")
 
 
-def registered(visit: Visit) -> None:
+def registered(visit: Visit) -> str:
+    email = unknown()
     visit.open("/auth/register")
-    visit.send(name="New", email="new@example.com", password=PASSWORD)
+    visit.send(name="New", email=email, password=PASSWORD)
+    return email
 
 
 def forgotten(visit: Visit) -> None:
@@ -152,39 +154,42 @@ def used_setup(visit: Visit) -> None:
 
 def invited(visit: Visit) -> None:
     """Send the link of an invitation, by an administrator with a long name."""
-    directory, client = visit.house.auth.directory, Client()
+    directory, client, email = visit.house.auth.directory, Client(), unknown()
+    root = visit.house.account(ROOT)
 
     async def invite() -> None:
-        root = await directory.store.account_by_email(ROOT)
-        assert root is not None
         await directory.profile.change_name(root.subject, LONG, client=client)
-        await directory.invitations.invite("invited@example.com", client=client, actor=root.subject, name=LONG)
+        await directory.invitations.invite(email, client=client, actor=root.subject, name=LONG)
         await directory.profile.change_name(root.subject, root.name, client=client)
 
     visit.house.do(invite())
-    visit.paste(visit.mailed())
+    visit.paste(visit.mailed(email))
     visit.page.locator("button[type=submit]").click()
     visit.page.wait_for_load_state()
 
 
 def invited_by_console(visit: Visit) -> None:
     visit.open("/admin/invitations")
-    visit.send(email="guest@example.com", name=LONG, roles="editor")
+    visit.send(email=unknown(), name=LONG, roles="editor")
     visit.page.locator("main summary").first.click()
 
 
 def another_browser(visit: Visit) -> None:
-    registered(visit)
+    email = registered(visit)
     visit.page.context.clear_cookies()
-    visit.paste(visit.mailed())
+    visit.paste(visit.mailed(email))
     visit.page.locator("button[type=submit]").click()
     visit.page.wait_for_load_state()
 
 
 def too_often(visit: Visit) -> None:
+    """Be refused once more, when the address of this computer has had all its tries."""
+    wrong = {"email": "someone@example.com", "password": "not this one"}
+    with closing(visit.house.client()) as client:
+        for _ in range(FOUR.burst):
+            client.post("/auth/login", json=wrong)
     visit.open("/auth/login")
-    for _ in range(FOUR.burst + 1):
-        visit.send(email="someone@example.com", password="not this one")
+    visit.send(**wrong)
 
 
 def wrong_proof(visit: Visit) -> None:
@@ -212,8 +217,10 @@ def account_refused(visit: Visit) -> None:
 
 
 def account_disabled(visit: Visit) -> None:
-    account_of(MALLORY)(visit)
-    visit.page.locator("details:has(form:is([action$='/enable'], [action$='/disable'])) > summary").click()
+    email = unknown()
+    visit.house.make(email, SCRIPT)
+    account_of(email)(visit)
+    visit.page.locator("details:has(form[action$='/disable']) > summary").click()
     visit.page.locator("details[open] button[type=submit]").click()
     visit.page.wait_for_load_state()
 
@@ -267,8 +274,7 @@ def out_of_reach(visit: Visit) -> None:
 
 
 def set_up_app(visit: Visit) -> None:
-    visit.open("/auth/register")
-    visit.send(name="App", email=f"{uuid4().hex}@example.com", password=PASSWORD)
+    visit.house.admit(visit.page.context, visit.house.register())
     visit.open("/auth/account")
     visit.page.locator("form[action$='/totp/enrol'] button").click()
     visit.page.wait_for_load_state()
@@ -291,9 +297,17 @@ def second_factor(visit: Visit) -> None:
 
 
 def second_step(visit: Visit) -> None:
-    second_factor(visit)
-    email = visit.page.locator("#email bdi").inner_text()
-    visit.page.context.clear_cookies()
+    """Give the password of an account that has an app."""
+    email = visit.house.register()
+    account, factors, client = visit.house.account(email), visit.house.auth.directory.factors, Client()
+
+    async def add() -> None:
+        begun = await factors.begin_totp(account, amr=None)
+        code = pyotp.TOTP(begun.secret).at(int(visit.house.clock()))
+        made = await factors.confirm_totp(account, begun.token, code, client=client)
+        await factors.store.commit(*made.changes)
+
+    visit.house.do(add())
     visit.open("/auth/login")
     visit.send(email=email, password=PASSWORD)
 
@@ -321,14 +335,12 @@ def losing_factors(visit: Visit) -> None:
 
 def set_aside(visit: Visit) -> None:
     """Show the account of a person whose password was reset after a passkey was added."""
-    email = passkeys(visit)
-    directory = visit.house.auth.directory
+    email = with_passkeys(visit)
+    account, store = visit.house.account(email), visit.house.auth.directory.store
 
     async def reset() -> None:
-        account = await directory.store.account_by_email(email)
-        assert account is not None
-        held = await directory.store.select(Credential, subject=account.subject)
-        await directory.store.commit(*setting_aside(account, held, Client(), visit.house.clock(), by_mail=True))
+        held = await store.select(Credential, subject=account.subject)
+        await store.commit(*setting_aside(account, held, Client(), visit.house.clock(), by_mail=True))
 
     visit.house.do(reset())
     visit.open("/auth/account")
@@ -372,38 +384,38 @@ def mailed_proof(visit: Visit) -> None:
     visit.page.wait_for_load_state()
 
 
-def passkeys(visit: Visit) -> str:
-    """Show an account with two passkeys, and return its address."""
-    email = f"{uuid4().hex}@example.com"
-    visit.open("/auth/register")
-    visit.send(name="Keys", email=email, password=PASSWORD)
-    directory, here = visit.house.auth.directory, Ceremony("", "", visit.house.url)
+def with_passkeys(visit: Visit) -> str:
+    """Sign a person in and give the account two passkeys; return its address."""
+    email = visit.house.register()
+    visit.house.admit(visit.page.context, email)
+    account, factors = visit.house.account(email), visit.house.auth.directory.factors
+    here = Ceremony("", "", visit.house.url)
 
     async def add() -> None:
-        account = await directory.store.account_by_email(email)
-        assert account is not None
         for name in ("Laptop", LONG[:60]):
-            answer = json.dumps(
-                SoftKey(here.own).create(await directory.factors.passkeys.creation_options(account, here))
-            )
-            made = await directory.factors.confirm_passkey(account, answer, name, here, client=Client())
-            await directory.store.commit(*made.changes)
+            answer = json.dumps(SoftKey(here.own).create(await factors.passkeys.creation_options(account, here)))
+            made = await factors.confirm_passkey(account, answer, name, here, client=Client())
+            await factors.store.commit(*made.changes)
 
     visit.house.do(add())
-    visit.open("/auth/account")
-    visit.page.locator("#passkeys summary").first.click()
     return email
 
 
+def passkeys(visit: Visit) -> None:
+    with_passkeys(visit)
+    visit.open("/auth/account")
+    visit.page.locator("#passkeys summary").first.click()
+
+
 def passkey_step(visit: Visit) -> None:
-    email = passkeys(visit)
+    email = with_passkeys(visit)
     visit.page.context.clear_cookies()
     visit.open("/auth/login")
     visit.send(email=email, password=PASSWORD)
 
 
 def passkey_again(visit: Visit) -> None:
-    passkeys(visit)
+    with_passkeys(visit)
     visit.open("/auth/confirm?factors=2")
 
 
@@ -606,4 +618,5 @@ def opened_by_path() -> Iterator[State]:
                 yield State(name, route.path, at(route.path), OF_DEMAND[route.demands])
 
 
-STATES = (*opened_by_path(), *FURTHER)
+STATES = sorted((*opened_by_path(), *FURTHER), key=lambda state: list(HOUSES).index(state.house))
+"""All of them. Those of one server follow each other, since a browser is opened anew for the next server."""

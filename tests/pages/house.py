@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx2
 import uvicorn
@@ -20,6 +21,7 @@ from tests.standins import MASTER, Clock, Mailbox, Wrapped, endless
 from dutchdoor.auth import Auth
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.errors import Unavailable
+from dutchdoor.model.accounts import Account
 from dutchdoor.model.factor_removal import Removal
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import DAY, STANDARD, Policy
@@ -39,6 +41,11 @@ AGENTS = (
     "\u202e" + "W" * 10_000,
 )
 HEADERS = {"sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}
+
+
+def unknown() -> str:
+    """An address that no one has."""
+    return f"{uuid4().hex}@example.com"
 
 
 class Outage(Wrapped):
@@ -103,11 +110,28 @@ class House:
         assert answer.status_code == 200, answer.text
         return client
 
+    def make(self, email: str, name: str, *roles: str) -> None:
+        """Make an account, as an administrator does: its address counts as verified."""
+        create = self.auth.directory.admin.create
+        made = self.do(create(email, client=Client(), actor="cli", roles=roles, password=PASSWORD, name=name))
+        self.subjects[email] = made.subject
+
+    def register(self) -> str:
+        """Register a person of whom no other test knows, and return the address."""
+        email = unknown()
+        with closing(self.client()) as client:
+            answer = client.post("/auth/register", json={"name": "New", "email": email, "password": PASSWORD})
+        assert answer.status_code == 201, answer.text
+        return email
+
+    def account(self, email: str) -> Account:
+        account: Account | None = self.do(self.auth.directory.store.account_by_email(email))
+        assert account is not None
+        return account
+
     def people(self) -> None:
-        admin = self.auth.directory.admin
         for email, roles, name in ((ROOT, ("admin",), "Rut Root"), (ADA, (), "Ada"), (MALLORY, (), SCRIPT)):
-            made = self.do(admin.create(email, client=Client(), actor="cli", roles=roles, password=PASSWORD, name=name))
-            self.subjects[email] = made.subject
+            self.make(email, name, *roles)
         for email in (ADA, MALLORY):
             for agent in AGENTS:
                 self.sign_in(email, agent).close()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, Response
-from tests.nodejs import needed, node_modules
+from tests.pages import laws
 from tests.pages.every import STATES, State, Visit, page_routes
 from tests.pages.house import House, Watch
 
@@ -17,53 +16,7 @@ pytestmark = pytest.mark.browser
 
 Houses = Callable[..., House]
 
-STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-BROKEN = """async tags => {
-  const {violations} = await axe.run({runOnly: {type: "tag", values: tags}, resultTypes: ["violations"]});
-  const why = node => node.any.concat(node.all, node.none).map(check => check.message).join("; ");
-  return violations.flatMap(rule => rule.nodes.map(node => `${rule.id}: ${node.html.slice(0, 200)} ${why(node)}`));
-}"""
-
-TOO_WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] :
-  [...document.querySelectorAll("body *")].filter(each => {
-    const {left, right} = each.getBoundingClientRect();
-    return left < 0 || right > innerWidth;
-  }).map(each => each.outerHTML.slice(0, 120))"""
 IN_FOCUS = """() => document.activeElement.matches("[role=alert], [aria-invalid=true]")"""
-CONTROLS = """() => {
-  const controls = "a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex='0']";
-  const usable = each => each.checkVisibility({visibilityProperty: true}) && !each.disabled
-    && (each.type !== "radio" || each.checked || !document.querySelector(`input[name="${each.name}"]:checked`));
-  const found = [...document.querySelectorAll(controls)].filter(usable);
-  found.forEach((each, number) => each.dataset.number = number);
-  return found.map(each => each.outerHTML.slice(0, 120));
-}"""
-FOCUSED = """() => {
-  const here = document.activeElement;
-  const {outlineStyle, outlineWidth} = getComputedStyle(here);
-  return here.dataset.number === undefined ? [-1, true] :
-    [Number(here.dataset.number), outlineStyle !== "none" && parseFloat(outlineWidth) >= 2];
-}"""
-# Passkeys are there with a script alone.
-NOT_TO_BE_SENT = """() => [...document.querySelectorAll("form:not([data-passkey])")].filter(form => {
-  for (const details of document.querySelectorAll("details")) details.open = true;
-  const [button] = form.querySelectorAll("button[type=submit]");
-  const sent = form.getAttribute("action") && ["get", "post"].includes(form.getAttribute("method"));
-  return !(sent && button?.checkVisibility());
-}).map(form => form.outerHTML.slice(0, 120))"""
-FIELDS = """() => {
-  for (const event of ["submit", "invalid"])
-    addEventListener(event, happened => {
-      happened.preventDefault(); happened.stopImmediatePropagation(); globalThis.sent = true;
-    }, true);
-  const text = "input:is([type=text], [type=email], [type=password], [type=search], :not([type]))";
-  return [...document.querySelectorAll(`form ${text}`)].map(each => each.dataset.number).filter(each => each);
-}"""
-
-
-@cache
-def axe() -> str:
-    return (needed(node_modules) / "axe-core" / "axe.min.js").read_text()
 
 
 class Tab:
@@ -156,82 +109,74 @@ def test_w80_every_page_of_the_server_is_in_the_list() -> None:
     assert len({state.name for state in STATES}) == len(STATES)
 
 
-def too_wide(page: Page, width: int) -> list[str]:
-    """Look at a page at this width, and name what is wider than the screen."""
-    page.set_viewport_size({"width": width, "height": 700})
-    found: list[str] = page.evaluate(TOO_WIDE)
-    return found
-
-
 @each_page_once()
-def test_w80_a_page_is_usable_by_everyone(tabs: Tabs, houses: Houses, state: State) -> None:
+def test_w80_a_page_is_usable_by_everyone(
+    tabs: Tabs, houses: Houses, state: State, subtests: pytest.Subtests, long_form: bool
+) -> None:
     """By WCAG 2.2 AA and axe's best practices nothing is wrong; the page breaks no policy, throws nothing, and nothing
     of it is wider than a screen of 320 pixels, which is 400 % of zoom on one of 1280.
+
+    The long form: in dark colours nothing is wrong either. The tab key reaches everything that a mouse can press, in
+    the order of the page, and each place is visible while it has the focus; in each field of text, Enter sends the
+    form. The page fits a phone.
     """
     with shown(tabs, houses, state) as (page, watch):
-        assert watch.said == []
-        assert page.title() not in {"", "owned"}
-        assert page.locator("html").get_attribute("lang") == "en"
-        page.evaluate(axe())
-        assert page.evaluate(BROKEN, STANDARDS) == []
-        assert too_wide(page, 320) == []
+        with subtests.test("title and language"):
+            assert page.title() not in {"", "owned"}
+            assert page.locator("html").get_attribute("lang") == "en"
         if state.refused:
-            assert page.evaluate(IN_FOCUS), "the focus is neither at what was wrong nor at its field"
+            with subtests.test("the focus is at what was wrong or at its field"):
+                assert page.evaluate(IN_FOCUS)
+        laws.bring_axe(page)
+        with subtests.test("axe"):
+            assert laws.faults(page) == []
+        if long_form:
+            with subtests.test("axe in dark colours"), laws.in_the_dark(page):
+                assert laws.faults_of_colour(page) == []
+            with subtests.test("the tab key"):
+                assert laws.out_of_reach_by_tab(page) == []
+            with subtests.test("Enter sends a form"):
+                assert laws.not_sent_by_enter(page) == []
+            with subtests.test("a phone"):
+                assert laws.too_wide(page, 375) == []
+        with subtests.test("320 pixels"):
+            assert laws.too_wide(page, 320) == []
+        with subtests.test("its policy, and no error in the console"):
+            assert watch.said == []
 
 
 @pytest.mark.long
 @every
-@pytest.mark.parametrize("language", ["en", "de"])
-def test_w80_a_page_is_usable_in_the_dark_and_on_a_phone(
-    tabs: Tabs, houses: Houses, state: State, language: str
+def test_w80_a_page_is_usable_in_german_in_the_dark_on_a_phone(
+    tabs: Tabs, houses: Houses, state: State, subtests: pytest.Subtests
 ) -> None:
-    """In dark colours too nothing is wrong, in English on a wide screen and in German on a phone; in each language, a
-    page fits a phone, from either side.
+    """In German, whose words are longer, on a phone and in dark colours nothing is wrong; the page fits from either
+    side.
     """
-    with shown(tabs, houses, state, locale=language, color_scheme="dark") as (page, watch):
-        assert page.locator("html").get_attribute("lang") == language
-        page.evaluate(axe())
-        if language == "en":
-            assert page.evaluate(BROKEN, STANDARDS) == []
-        assert too_wide(page, 375) == []
-        if language == "de":
-            assert page.evaluate(BROKEN, STANDARDS) == [], "on a phone"
+    with shown(tabs, houses, state, locale="de", color_scheme="dark") as (page, watch):
+        with subtests.test("language"):
+            assert page.locator("html").get_attribute("lang") == "de"
+        with subtests.test("a phone"):
+            assert laws.too_wide(page, 375) == []
+        laws.bring_axe(page)
+        with subtests.test("axe in dark colours on a phone"):
+            assert laws.faults(page) == []
         page.evaluate("document.documentElement.dir = 'rtl'")
         for width in (320, 375, 1200):
-            assert too_wide(page, width) == [], "from right to left"
-        assert watch.said == []
+            with subtests.test("from right to left", width=width):
+                assert laws.too_wide(page, width) == []
+        with subtests.test("its policy, and no error in the console"):
+            assert watch.said == []
 
 
 @pytest.mark.long
 @every
-def test_w80_a_page_is_usable_by_keyboard(tabs: Tabs, houses: Houses, state: State) -> None:
-    """The tab key reaches everything that a mouse can press, in the order of the page, and each place is visible while
-    it has the focus; in each field of text, Enter sends the form.
-    """
-    with shown(tabs, houses, state) as (page, _):
-        expected = page.evaluate(CONTROLS)
-        reached: list[int] = []
-        for _ in range(2 * len(expected) + 10):
-            page.keyboard.press("Tab")
-            number, visible = page.evaluate(FOCUSED)
-            assert visible, expected[number]
-            if number >= 0 and number not in reached:
-                reached.append(number)
-        assert [expected[number] for number in sorted(reached)] == expected
-        first = reached.index(min(reached, default=0)) if reached else 0
-        assert reached[first:] + reached[:first] == sorted(reached), "in another order than the page has"
-        for number in page.evaluate(FIELDS):
-            page.locator(f"[data-number='{number}']").focus()
-            page.keyboard.press("Enter")
-            assert page.evaluate("globalThis.sent === true"), expected[int(number)]
-            page.evaluate("globalThis.sent = false")
-
-
-@pytest.mark.long
-@every
-def test_w80_a_page_works_without_a_script(tabs: Tabs, houses: Houses, state: State) -> None:
+def test_w80_a_page_works_without_a_script(tabs: Tabs, houses: Houses, state: State, subtests: pytest.Subtests) -> None:
     """With scripts off a page comes with the same status and heading, and each form has what sends it."""
     with shown(tabs, houses, state, java_script_enabled=False) as (page, _):
-        assert page.locator("h1:visible").count() == 1
-        assert "".join(page.locator("noscript").all_inner_texts()).strip() == "", "asks for a script in words"
-        assert page.evaluate(NOT_TO_BE_SENT) == []
+        with subtests.test("a heading"):
+            assert page.locator("h1:visible").count() == 1
+        with subtests.test("asks for no script in words"):
+            assert "".join(page.locator("noscript").all_inner_texts()).strip() == ""
+        with subtests.test("each form has what sends it"):
+            assert laws.not_sent_without_a_script(page) == []
