@@ -15,6 +15,7 @@ from tests.backing import new_database
 from tests.faults.client import Answer, History, Operation, Wire, result_of
 from tests.faults.cluster import Cluster, begin, cluster
 from tests.faults.proxy import Proxy
+from tests.stores.postgres import lag
 
 LEASE = 2.0
 SOON = 1.0
@@ -91,7 +92,8 @@ class Outage:
         self.anonymous: list[Patient] = []
         self.proved: list[Patient] = []
         self.served: dict[str, float] = {}
-        self.gone_at = self.back_at = 0.0
+        self.gone_at = self.back_at = self.late = 0.0
+        """`late`: seconds for which this machine was too busy, of which no node is to blame."""
 
     @property
     def everybody(self) -> list[Patient]:
@@ -133,20 +135,21 @@ class Outage:
 
     async def happen(self, fault, gone_for: float) -> None:
         links, over = self.ours.to_store(), False
-        self.gone_at = time.monotonic()
         for link in links:
             fault(link)
-        async with asyncio.TaskGroup() as group:
+        self.gone_at = time.monotonic()
+        async with lag() as late, asyncio.TaskGroup() as group:
             for patient in self.everybody:
                 group.create_task(patient.go_on(lambda: over))
             await asyncio.sleep(gone_for)
             self.back_at = time.monotonic()
             for link in links:
                 link.heal()
-            while len(self.served) < len(self.needs) and time.monotonic() < self.back_at + 2 * BACK_WITHIN:
+            while len(self.served) < len(self.needs) and time.monotonic() < self.back_at + 60:
                 self._see_who_is_served()
                 await asyncio.sleep(0.02)
             over = True
+            self.late = late[0]
 
     def _see_who_is_served(self) -> None:
         for patient in self.needs:
@@ -156,7 +159,7 @@ class Outage:
     def judge(self) -> dict[str, float]:
         """Give what it cost, in seconds."""
         assert len(self.served) == len(self.needs), (self.served, "not back without a restart")
-        assert max(self.served.values()) < BACK_WITHIN, self.served
+        assert max(self.served.values()) < BACK_WITHIN + self.late, (self.served, self.late)
         for patient in self.needs:
             for at, answer in patient.answers:
                 # Valkey is still there: it counts a log-in by its address before the database is asked for anything.
@@ -172,7 +175,7 @@ class Outage:
             for each in self.history.named("refresh", "login", "sessions")
             if self.gone_at < each.began < self.back_at
         ]
-        assert max(waits) < SOON + SLACK, sorted(waits)[-5:]
+        assert max(waits) < SOON + SLACK + self.late, (sorted(waits)[-5:], self.late)
         return {
             "503 p50": quantiles(waits, n=100)[49],
             "503 p99": quantiles(waits, n=100)[98],
@@ -190,7 +193,7 @@ class Outage:
         let_in = max((at for at, answer in gone if answer.status != 503), default=0.0)
         assert let_in < LEASE
         if patient.name == "token":
-            assert min(at for at, answer in gone if answer.status == 503) > LEASE * 0.5
+            assert min(at for at, answer in gone if answer.status == 503) > LEASE * 0.5 - self.late
         judge_refusal(gone[-1][1])
         return let_in
 
