@@ -34,7 +34,7 @@ from dutchdoor.stores.sqlite import SqliteStore
 from dutchdoor.web.cookies import Cookies
 
 ADA, BEN = "ada@example.com", "ben@example.com"
-CLEARED = Cookies(secure=True).clear_session()[1].decode()
+CLEARED = Cookies(secure=True).session.cleared[1].decode()
 SOURCES = Path(__file__).parents[2] / "src" / "dutchdoor"
 
 

@@ -184,21 +184,21 @@ def test_s12_the_refresh_cookie_is_as_strict() -> None:
     assert read(f"{S}={GOOD}; {R}=ddr1_abc-_") == Presented(GOOD, "ddr1_abc-_")
     with pytest.raises(AmbiguousCookie):
         read(f"{S}={GOOD}; {R}=a; {R}=b")
-    assert SECURE.session(f"{S}={GOOD}; {R}=a; {R}=b".encode()) == GOOD
+    assert SECURE.session.find(f"{S}={GOOD}; {R}=a; {R}=b".encode()) == GOOD
 
 
 def test_s12_a_mark_in_doubt_is_no_mark() -> None:
     """The mark only raises a limit, so two of them do not stop a sign-in."""
-    assert SECURE.mark(b"__Host-dd_mark=abc") == "abc"
-    assert SECURE.mark(b"__Host-dd_mark=abc; __Host-dd_mark=abd") == ""
-    assert SECURE.mark(b"") == ""
+    assert SECURE.mark.value(b"__Host-dd_mark=abc") == "abc"
+    assert SECURE.mark.value(b"__Host-dd_mark=abc; __Host-dd_mark=abd") == ""
+    assert SECURE.mark.value(b"") == ""
 
 
 def test_s12_a_visitors_cookie_in_doubt_is_no_visitors() -> None:
     """Two of them name no one's data, and stop no request."""
-    assert SECURE.visitor(b"__Host-dd_visitor=abc") == "abc"
-    assert SECURE.visitor(b"__Host-dd_visitor=abc; __Host-dd_visitor=abd") == ""
-    assert SECURE.visitor(b"dd_visitor=abc") == "", "a sibling domain can set it"
+    assert SECURE.visitor.value(b"__Host-dd_visitor=abc") == "abc"
+    assert SECURE.visitor.value(b"__Host-dd_visitor=abc; __Host-dd_visitor=abd") == ""
+    assert SECURE.visitor.value(b"dd_visitor=abc") == "", "a sibling domain can set it"
 
 
 def test_s12_on_plain_loopback_the_prefixed_cookie_is_not_ours() -> None:
@@ -212,9 +212,9 @@ def test_s12_on_plain_loopback_the_prefixed_cookie_is_not_ours() -> None:
 def test_s12_one_in_doubt_leaves_the_other() -> None:
     """A cookie that is in doubt is cleared, by its own attributes; the other one of ours is found."""
     found = SECURE.present(f'{S}="{GOOD}"; {R}=ddr1_abc'.encode())
-    assert (found.session, found.refresh, found.clearing) == (None, "ddr1_abc", (SECURE.clear_session(),))
+    assert (found.session, found.refresh, found.clearing) == (None, "ddr1_abc", (SECURE.session.cleared,))
     found = SECURE.present(f"{S}={GOOD}; {R}=".encode())
-    assert (found.session, found.refresh, found.clearing) == (GOOD, None, (SECURE.clear_refresh(),))
+    assert (found.session, found.refresh, found.clearing) == (GOOD, None, (SECURE.refresh.cleared,))
     assert SECURE.present(f"{S}={GOOD}; {R}=r".encode()).clearing == ()
 
 
@@ -225,7 +225,7 @@ def test_s11_a_prefix_keeps_two_applications_apart() -> None:
     assert read(line, shop) == Presented("s", "r")
     assert read(line, blog) == Presented("b", None)
     assert read(line, PLAIN) == Presented(GOOD, None)
-    assert parts(Cookies(secure=True, prefix="shop_").set_session(GOOD, max_age=60))[0] == "__Host-shop_session"
+    assert parts(Cookies(secure=True, prefix="shop_").session.set(GOOD, max_age=60))[0] == "__Host-shop_session"
     for wrong in ("", "__Host-", "Shop_", "1_", "a b", "a=", "a;", "ä", "a" * 33):
         with pytest.raises(Misconfigured, match="prefix"):
             Cookies(secure=True, prefix=wrong)
@@ -282,7 +282,7 @@ def test_s12_any_line_gives_a_cookie_or_our_refusal(line: bytes) -> None:
 @given(lines)
 def test_s12_the_quick_reading_and_the_thorough_one_agree(line: bytes) -> None:
     """Speed decides nothing: the short cut finds what the full search finds."""
-    kind = SECURE._session
+    kind = SECURE.session
     if kind._lower not in line.lower():
         assert kind.find(line) is None
         return
@@ -307,21 +307,21 @@ def parts(header: tuple[bytes, bytes]) -> tuple[str, str, dict[str, str]]:
 )
 def test_s11_over_tls_every_cookie_is_host_bound(which: str, same_site: str) -> None:
     """`__Host-`, Secure, HttpOnly, Path=/, no Domain, SameSite, under 4,096 bytes."""
-    header = getattr(SECURE, f"set_{which}")(GOOD, max_age=3600.9)
+    header = getattr(SECURE, which).set(GOOD, max_age=3600.9)
     name, value, attributes = parts(header)
     assert (name, value) == (f"__Host-dd_{which}", GOOD)
     assert attributes == {"path": "/", "httponly": "", "secure": "", "samesite": same_site, "max-age": "3600"}
-    assert len(getattr(SECURE, f"set_{which}")("a" * 512, max_age=1e9)[1]) < 4096
+    assert len(getattr(SECURE, which).set("a" * 512, max_age=1e9)[1]) < 4096
 
 
 def test_s11_setting_never_clears() -> None:
     """A session in its last second is set for a second: Max-Age=0 would delete it."""
-    assert parts(SECURE.set_session(GOOD, max_age=0.3))[2]["max-age"] == "1"
+    assert parts(SECURE.session.set(GOOD, max_age=0.3))[2]["max-age"] == "1"
 
 
 def test_s11_on_plain_loopback_only_secure_and_the_prefix_go() -> None:
     """Without TLS the cookie still is HttpOnly, for this path and SameSite."""
-    name, _, attributes = parts(PLAIN.set_session(GOOD, max_age=60))
+    name, _, attributes = parts(PLAIN.session.set(GOOD, max_age=60))
     assert (name, attributes) == ("dd_session", {"path": "/", "httponly": "", "samesite": "Lax", "max-age": "60"})
 
 
@@ -329,8 +329,8 @@ def test_s11_on_plain_loopback_only_secure_and_the_prefix_go() -> None:
 @pytest.mark.parametrize("which", ["session", "refresh", "visitor"])
 def test_s06_clearing_names_the_same_attributes(cookies: Cookies, which: str) -> None:
     """A browser keeps a cookie that is cleared with other attributes than it was set with."""
-    set_name, _, was = parts(getattr(cookies, f"set_{which}")(GOOD, max_age=60))
-    name, value, now = parts(getattr(cookies, f"clear_{which}")())
+    set_name, _, was = parts(getattr(cookies, which).set(GOOD, max_age=60))
+    name, value, now = parts(getattr(cookies, which).cleared)
     assert (name, value, now.pop("max-age"), now.pop("expires")) == (set_name, "", "0", "Thu, 01 Jan 1970 00:00:00 GMT")
     was.pop("max-age")
     assert now == was
@@ -340,10 +340,10 @@ def test_s06_clearing_names_the_same_attributes(cookies: Cookies, which: str) ->
 def test_s11_no_value_can_add_an_attribute(value: str) -> None:
     """A value that is not ours is a mistake in our code and never reaches the wire."""
     with pytest.raises(ValueError):  # noqa: PT011
-        SECURE.set_session(value, max_age=60)
+        SECURE.session.set(value, max_age=60)
 
 
 def test_s11_what_we_set_we_read() -> None:
     """Every value that may be set is found again."""
-    _, value, _ = parts(SECURE.set_session(GOOD, max_age=60))
+    _, value, _ = parts(SECURE.session.set(GOOD, max_age=60))
     assert read(f"{S}={value}") == Presented(GOOD, None)

@@ -353,7 +353,7 @@ class Auth:
             console=console,
             look=look,
             languages=self.directory.post.letters.languages,
-            key_cookie=cookies.key_name,
+            key_cookie=cookies.key.name,
         )
         self.site = Site(
             edge=edge,
@@ -379,7 +379,7 @@ class Auth:
             base_path=base_path,
             version=_version(),
             keyless=edge.development,
-            cookie=cookies.session_name,
+            cookie=cookies.session.name,
             docs=docs,
             look=look,
             languages=forms.languages,
@@ -585,7 +585,7 @@ class Auth:
         """Return the token of the visitor whose cookie a `request` carries, for `authority.start(visitor=...)`: the new
         session takes over what the visitor has kept. "" if there is none.
         """
-        return self.site.cookies.visitor(_as_request(request).cookie())
+        return self.site.cookies.visitor.value(_as_request(request).cookie())
 
     async def waiting(self, request: Request | HasScope | MutableMapping[str, Any], token: str = "") -> Waiting | None:
         """Return the sign-in that waits for its next step in the browser of a `request`, or that a program names by its
@@ -598,12 +598,12 @@ class Auth:
         """
         request = _as_request(request)
         line = request.cookie()
-        token = token or self.site.cookies.step(line)
+        token = token or self.site.cookies.step.value(line)
         if not token:
             return None
         if not self._open:
             await self.open()
-        remembered = self.site.cookies.remembered(line)
+        remembered = self.site.cookies.remembered.value(line)
         with suppress(InvalidToken):
             return await self.directory.sign_in.waiting(token, client=self.observed(request), remembered=remembered)
         return None
@@ -623,7 +623,7 @@ class Auth:
             issuer=self.authority.issuer,
             version=_version(),
             keyless=self.site.edge.development,
-            cookie=self.site.cookies.session_name,
+            cookie=self.site.cookies.session.name,
         )
         described["paths"] = {base + path: operations for path, operations in described["paths"].items()}
         return described

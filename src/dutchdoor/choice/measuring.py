@@ -223,7 +223,7 @@ async def _sign_in(auth: Auth, mode: Mode, count: int) -> list[SignedIn]:
 
 def _proof(auth: Auth, signed_in: SignedIn) -> Scope:
     if signed_in.session_token:
-        return scope_with("cookie", f"{auth.site.cookies.session_name}={signed_in.session_token}")
+        return scope_with("cookie", f"{auth.site.cookies.session.name}={signed_in.session_token}")
     return scope_with("authorization", f"Bearer {signed_in.access_token}")
 
 

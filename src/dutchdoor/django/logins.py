@@ -229,7 +229,7 @@ def follow(request: Any, visit: Visit, response: Any) -> None:
         _adopt(session, visit, SessionToken.parse(found.session).id)
     elif found.refresh is not None:
         _adopt(session, visit, RefreshToken.parse(found.refresh).session_id)
-    elif cookies.session_name in response.cookies:
+    elif cookies.session.name in response.cookies:
         session.flush()
 
 

@@ -134,7 +134,7 @@ def _has_proof(request: Any, visit: Visit) -> bool:
         return False  # the API checks proofs itself, and that of a key is taken once
     if "Authorization" in request.headers:
         return True
-    return visit.gate.gate.reads_cookies and engine_of(visit.gate.gate).site.cookies.session_name in request.COOKIES
+    return visit.gate.gate.reads_cookies and engine_of(visit.gate.gate).site.cookies.session.name in request.COOKIES
 
 
 def _may_skip_csrf(request: Any, visit: Visit) -> bool:
@@ -179,7 +179,7 @@ def _finished(visit: Visit, response: HttpResponseBase) -> HttpResponseBase:
             response[name] = value
     elif visit.signed_out:
         cookies = engine_of(visit.gate.gate).site.cookies
-        cleared = (cookies.clear_session(), cookies.clear_refresh())
+        cleared = (cookies.session.cleared, cookies.refresh.cleared)
         set_cookies(response, [value.decode("ascii") for _, value in cleared])
     if isinstance(visit.error, UseDpopNonce):  # REST framework passes on two headers of an error, and not this one
         response["DPoP-Nonce"] = visit.error.nonce

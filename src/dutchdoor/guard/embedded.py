@@ -125,9 +125,9 @@ class Embedded:
         cookies, policy = self.auth.site.cookies, self.auth.authority.policy
         match await self.auth.authority.data.save(data):
             case "set" if data.token is not None:
-                return [VARY, cookies.set_visitor(data.token.text(), max_age=policy.visitor_data_for)]
+                return [VARY, cookies.visitor.set(data.token.text(), max_age=policy.visitor_data_for)]
             case "clear":
-                return [VARY, cookies.clear_visitor()]
+                return [VARY, cookies.visitor.cleared]
         return [VARY]
 
     def _judge(self, asked: Request) -> None:

@@ -39,14 +39,14 @@ __all__ = ["ROUTES"]
 async def register(call: Call) -> Response:
     body: Registration = call.body
     # One secret per browser: people register again when the mail is late, and both links must recognise the browser.
-    browser = (call.cookies.registrant(call.request.cookie()) or new_id()) if call.from_browser else ""
+    browser = (call.cookies.registrant.value(call.request.cookie()) or new_id()) if call.from_browser else ""
     account = await call.directory.registration.register(
         body.email, body.password, body.name, client=call.observed(), browser=browser
     )
     if account is None:
         kept = call.authority.policy.unverified_for
         # Every such answer sets it, whether there is an account or not: the header must not reveal which.
-        headers = [call.cookies.set_registrant(browser, max_age=kept)] if browser else []
+        headers = [call.cookies.registrant.set(browser, max_age=kept)] if browser else []
         return json_response(202, Accepted(), headers)
     return json_response(201, UserView(user_view(account)))
 
@@ -59,7 +59,7 @@ async def change_name(call: Call) -> Response:
 
 async def change_password(call: Call) -> Response:
     body: PasswordChange = call.body
-    marks = call.cookies.mark(call.request.cookie())
+    marks = call.cookies.mark.value(call.request.cookie())
     signed_in, mark = await call.directory.recovery.change_password(
         await ongoing(call), body.current_password, body.new_password, marks=marks
     )
@@ -93,32 +93,32 @@ async def reauthenticate(call: Call) -> Response:
 
 async def forgot(call: Call) -> Response:
     body: Forgotten = call.body
-    marks = call.cookies.mark(call.request.cookie())
+    marks = call.cookies.mark.value(call.request.cookie())
     await call.directory.recovery.forget_password(body.email, client=call.observed(), marks=marks)
     return json_response(202, Accepted())
 
 
 async def reset(call: Call) -> Response:
     body: Reset = call.body
-    marks = call.cookies.mark(call.request.cookie())
+    marks = call.cookies.mark.value(call.request.cookie())
     account, mark, done = await call.directory.recovery.reset_password(
         body.token, body.new_password, client=call.observed(), marks=marks
     )
     # For any client: failures of others at its address must not refuse the log-in that follows.
-    return await fence_of_user(call, done, account, [call.cookies.set_mark(mark, max_age=MARK_FOR)])
+    return await fence_of_user(call, done, account, [call.cookies.mark.set(mark, max_age=MARK_FOR)])
 
 
 async def verify_email(call: Call) -> Response:
     body: Verification = call.body
     if body.password is UNSET:
-        browser = call.cookies.registrant(call.request.cookie())
+        browser = call.cookies.registrant.value(call.request.cookie())
         account = await call.directory.recovery.verify_email(body.token, client=call.observed(), browser=browser)
         return await fence_of_user(call, await call.authority.fencing.nothing_left(), account)
-    marks = call.cookies.mark(call.request.cookie())
+    marks = call.cookies.mark.value(call.request.cookie())
     account, mark, done = await call.directory.recovery.reset_password(
         body.token, body.password, client=call.observed(), marks=marks, purpose="verify_email"
     )
-    headers = [call.cookies.set_mark(mark, max_age=MARK_FOR)] if call.from_browser else []
+    headers = [call.cookies.mark.set(mark, max_age=MARK_FOR)] if call.from_browser else []
     return await fence_of_user(call, done, account, headers)
 
 

@@ -257,7 +257,7 @@ class Call:
             agent = self.request.header(b"user-agent") or ""
             languages = self.request.header_list(b"accept-language") or ""
             seen = observe(self.request.client, agent, languages, devices=site.devices, countries=site.countries)
-            self.client = replace(seen, proved=self.proved, browser_key=self.cookies.key(self.request.cookie()))
+            self.client = replace(seen, proved=self.proved, browser_key=self.cookies.key.value(self.request.cookie()))
         return self.client
 
     def csrf_token(self, session_id: str) -> str:
@@ -355,11 +355,11 @@ class Call:
         line = self.request.cookie()
         try:
             demands = by_cookie and self.api.demands_binding
-            self.api.bindings.check(session, self.cookies.bound(line), demands=demands)
+            self.api.bindings.check(session, self.cookies.bound.value(line), demands=demands)
         except DeviceProofRequired as error:
             # A cookie that proves nothing here keeps the browser from fetching one that does: the clocks of two nodes
             # differ, or it is of an earlier session.
-            error.clearing = self.cookies.clear_bound(line)
+            error.clearing = self.cookies.bound.clearing(line)
             why = why_unproved(self.request) if session.bound_key else "unbound"
             notify(self.authority.hooks.unproved, why)
             if why in UNANSWERED and self.request.path != CHECK_PATH and not wants_a_page(self.request):
@@ -375,13 +375,13 @@ class Call:
         """
         if session is None:
             return []
-        taken = self.cookies.clear_key(self.request.cookie()) if anew else None
+        taken = self.cookies.key.clearing(self.request.cookie()) if anew else None
         return [*([] if taken is None else [taken]), *self._offer(session, anew=anew)]
 
     def _offer(self, session: Session, *, anew: bool) -> list[Header]:
         if not self.cookies.secure:  # browsers bind nothing without TLS
             return []
-        cookie = "" if anew else self.cookies.bound(self.request.cookie())
+        cookie = "" if anew else self.cookies.bound.value(self.request.cookie())
         challenge = self.api.bindings.challenge_for(session, anew=anew, cookie=cookie)
         if not challenge:
             return []
@@ -451,7 +451,7 @@ class Call:
         (token, by_dpop), line = self.request.access_token(), self.request.cookie()
         proof = self._dpop_proof() if by_dpop else None
         try:
-            return token, proof, self.cookies.session(line)
+            return token, proof, self.cookies.session.find(line)
         except AmbiguousCookie:
             if token is None:
                 raise

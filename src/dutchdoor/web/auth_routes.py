@@ -78,7 +78,7 @@ async def login(call: Call) -> Response:
 def started(call: Call, mark: str, mode: Mode, transport: Transport) -> list[Header]:
     """Return the cookies beside those of a sign-in that has started: the mark is set, and what waited is cleared."""
     headers = [*set_mark(call, mark, mode, transport), *_clear_replaced(call, mode, transport)]
-    return [*headers, *([call.cookies.clear_step()] if call.cookies.step(call.request.cookie()) else [])]
+    return [*headers, *([call.cookies.step.cleared] if call.cookies.step.value(call.request.cookie()) else [])]
 
 
 def _clear_replaced(call: Call, mode: Mode, transport: Transport) -> list[Header]:
@@ -87,9 +87,9 @@ def _clear_replaced(call: Call, mode: Mode, transport: Transport) -> list[Header
     """
     headers: list[Header] = []
     if call.presented.session is not None and mode != "session":
-        headers.append(call.cookies.clear_session())
+        headers.append(call.cookies.session.cleared)
     if call.presented.refresh is not None and (mode, transport) != ("hybrid", "cookie"):
-        headers.append(call.cookies.clear_refresh())
+        headers.append(call.cookies.refresh.cleared)
     return headers
 
 
@@ -125,7 +125,7 @@ def _transport(call: Call, mode: Mode, asked: Transport | UnsetType) -> Transpor
 
 def token_of_step(call: Call, token: str | UnsetType) -> str:
     """Return the token of a sign-in that is not finished, from the body or the cookie. Raises `NotAuthenticated`."""
-    found = call.cookies.step(call.request.cookie()) if token is UNSET else token
+    found = call.cookies.step.value(call.request.cookie()) if token is UNSET else token
     if not found:
         raise NotAuthenticated("no sign-in waits for a step", message=mark("Sign in again: this sign-in has expired."))
     return found
@@ -144,10 +144,10 @@ async def browser_of(call: Call) -> Browser:
     line = call.request.cookie()
     return Browser(
         call.observed(),
-        marks=call.cookies.mark(line),
-        remembered=call.cookies.remembered(line),
-        registrant=call.cookies.registrant(line),
-        visitor=call.cookies.visitor(line),
+        marks=call.cookies.mark.value(line),
+        remembered=call.cookies.remembered.value(line),
+        registrant=call.cookies.registrant.value(line),
+        visitor=call.cookies.visitor.value(line),
         replacing=await _sessions_of_cookies(call),
     )
 
@@ -275,14 +275,14 @@ async def _end_each(call: Call, held: list[Found]) -> list[Revoked]:
 
 async def signed_out(call: Call, *, by_cookie: bool) -> list[Header]:
     """Return the headers that clear what a browser keeps of a sign-in."""
-    headers = [call.cookies.clear_session(), call.cookies.clear_refresh()]
-    bound = call.cookies.clear_bound(call.request.cookie())
+    headers = [call.cookies.session.cleared, call.cookies.refresh.cleared]
+    bound = call.cookies.bound.clearing(call.request.cookie())
     if bound is not None:
         headers.append(bound)
-    visitor = call.cookies.visitor(call.request.cookie())
+    visitor = call.cookies.visitor.value(call.request.cookie())
     if visitor:  # what a stateless sign-in has kept
         await call.authority.data.forget_visitor(visitor)
-        headers.append(call.cookies.clear_visitor())
+        headers.append(call.cookies.visitor.cleared)
     # A program that sends a bearer token manages its own storage.
     if by_cookie and call.api.site.clear_site_data:
         headers.append(CLEAR_SITE_DATA)

@@ -99,8 +99,8 @@ def instructions(
     takes it needs the bound cookie. `origins` are those whose pages may call this server.
     """
     rules = [ScopeRule("exclude", "*", "/"), ScopeRule("include", "*", base + _RENEW_PATH)] if by_refresh_cookie else []
-    name, attributes = cookies.bound_as(by_refresh_cookie=by_refresh_cookie)
-    cookie = BoundCookie("cookie", name, attributes)
+    bound = cookies.bound_beside(refresh=by_refresh_cookie)
+    cookie = BoundCookie("cookie", bound.name, bound.attributes)
     scope = Scope(include_site=False, scope_specification=rules)
     hosts = sorted({host for origin in origins if (host := urlsplit(origin).hostname)})
     return Instructions(session_id, base + REFRESH_PATH, scope, [cookie], hosts or UNSET)

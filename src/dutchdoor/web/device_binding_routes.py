@@ -131,7 +131,7 @@ def _with_cookie(call: Call, session: Session, cookie: str, max_age: float) -> R
     said = instructions(
         session.known_as, call.cookies, call.base, call.api.site.cors.origins, by_refresh_cookie=by_refresh_cookie
     )
-    return json_response(200, said, [call.cookies.set_bound(cookie, max_age=max_age, strict=by_refresh_cookie)])
+    return json_response(200, said, [call.cookies.bound_beside(refresh=by_refresh_cookie).set(cookie, max_age=max_age)])
 
 
 ROUTES = (

@@ -59,7 +59,7 @@ async def take_step(call: Call) -> Response:
     transport: Transport = asked if mode == "hybrid" else "cookie"
     headers = started(call, done.mark, mode, transport)
     if done.remembered:
-        headers.append(call.cookies.set_remembered(done.remembered, max_age=MARK_FOR))
+        headers.append(call.cookies.remembered.set(done.remembered, max_age=MARK_FOR))
     return signed_in_answer(call, done.signed_in, transport, headers, codes=done.codes)
 
 

@@ -124,11 +124,11 @@ async def _begin(call: Call, name: str, purpose: Purpose, next: str | UnsetType)
         redirect_uri=redirect_uri(call, name),
         client=call.observed(),
         next="" if next is UNSET else next,
-        browser=call.cookies.issuer(call.request.cookie()),
+        browser=call.cookies.issuer.value(call.request.cookie()),
         purpose=purpose,
         **inside,
     )
-    return json_response(200, WayView(begun.url), [call.cookies.set_issuer(begun.browser, max_age=BACK_WITHIN)])
+    return json_response(200, WayView(begun.url), [call.cookies.issuer.set(begun.browser, max_age=BACK_WITHIN)])
 
 
 def redirect_uri(call: Call, name: str) -> str:
@@ -196,13 +196,13 @@ async def finish(call: Call, mode: Any) -> tuple[Came, list[tuple[bytes, bytes]]
         name,
         answer_of(call.request.query),
         replace(browser, registrant=registrant),
-        secret=call.cookies.issuer(call.request.cookie()),
+        secret=call.cookies.issuer.value(call.request.cookie()),
         mode=mode,
         redirect_uri=redirect_uri(call, name),
     )
     kept = call.authority.policy.unverified_for
     mailed = came.purpose == "sign_in" and came.signed_in is None
-    return came, [call.cookies.set_registrant(registrant, max_age=kept)] if mailed else []
+    return came, [call.cookies.registrant.set(registrant, max_age=kept)] if mailed else []
 
 
 # Linked log-ins

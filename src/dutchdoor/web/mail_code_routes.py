@@ -20,7 +20,7 @@ __all__ = ["ROUTES", "proved_by_code"]
 
 def _token(call: Call, token: str | UnsetType) -> str:
     """Return the browser's half of the proof, from the body or the cookie. Raises `NotAuthenticated`."""
-    found = call.cookies.step(call.request.cookie()) if token is UNSET else token
+    found = call.cookies.step.value(call.request.cookie()) if token is UNSET else token
     if not found:
         message = mark("This browser did not ask for a code. Ask for one here, and type it here.")
         raise NotAuthenticated("no code was asked for", message=message)
@@ -33,7 +33,7 @@ def _sent(asked: Asked) -> Response:
 
 async def ask_for_code(call: Call) -> Response:
     body: CodeWanted = call.body
-    marks = call.cookies.mark(call.request.cookie())
+    marks = call.cookies.mark.value(call.request.cookie())
     return _sent(await call.directory.mailed_codes.ask(body.email, client=call.observed(), marks=marks))
 
 

@@ -43,7 +43,7 @@ def ceremony_of(call: Call) -> Ceremony:
     """Return where a passkey has answered. Raises `InvalidToken` for a browser that was given no challenge."""
     if not _keeps_cookie(call):
         return Ceremony("", call.request.header(b"origin") or "", call.request.origin)
-    secret = call.cookies.browser(call.request.cookie())
+    secret = call.cookies.browser.value(call.request.cookie())
     if not secret:
         raise InvalidToken(
             "no cookie of a ceremony",
@@ -58,8 +58,8 @@ def _new_ceremony(call: Call) -> tuple[Ceremony, list[Header]]:
     if not _keeps_cookie(call):
         return Ceremony("", origin, own), []
     # The same for all tabs of a browser: each of them may have a challenge of its own.
-    secret = call.cookies.browser(call.request.cookie()) or new_id()
-    return Ceremony(secret, origin, own), [call.cookies.set_browser(secret, max_age=_BROWSER_FOR)]
+    secret = call.cookies.browser.value(call.request.cookie()) or new_id()
+    return Ceremony(secret, origin, own), [call.cookies.browser.set(secret, max_age=_BROWSER_FOR)]
 
 
 def _keeps_cookie(call: Call) -> bool:

@@ -30,7 +30,7 @@ def set_mark(call: Call, mark: str, mode: Mode, transport: Transport) -> list[He
     cookie.
     """
     keeps_cookies = call.from_browser or mode == "session" or (mode == "hybrid" and transport == "cookie")
-    return [call.cookies.set_mark(mark, max_age=MARK_FOR)] if keeps_cookies else []
+    return [call.cookies.mark.set(mark, max_age=MARK_FOR)] if keeps_cookies else []
 
 
 async def client_for(call: Call, client_id: str) -> str:
@@ -86,12 +86,12 @@ def cookies_of(cookies: Cookies, signed_in: SignedIn, now: float) -> list[Header
     """Set the cookie of a sign-in, and clear those of an earlier one: with a dead proof, every request is refused."""
     session = signed_in.session
     lives_for = 0.0 if session is None else session.expires_at - now
-    by_session, by_refresh = cookies.clear_session(), cookies.clear_refresh()
+    by_session, by_refresh = cookies.session.cleared, cookies.refresh.cleared
     if signed_in.mode == "session":
-        by_session = cookies.set_session(signed_in.session_token, max_age=lives_for)
+        by_session = cookies.session.set(signed_in.session_token, max_age=lives_for)
     elif signed_in.mode == "hybrid":
-        by_refresh = cookies.set_refresh(signed_in.refresh_token, max_age=lives_for)
-    return [by_session, by_refresh, *([cookies.clear_visitor()] if signed_in.visitor_moved else [])]
+        by_refresh = cookies.refresh.set(signed_in.refresh_token, max_age=lives_for)
+    return [by_session, by_refresh, *([cookies.visitor.cleared] if signed_in.visitor_moved else [])]
 
 
 def signed_in_answer(
@@ -107,7 +107,7 @@ def signed_in_answer(
     """Return the answer. `anew` says that it is for a new sign-in, whose cookie the browser is asked to bind."""
     session = signed_in.session
     if signed_in.visitor_moved:
-        headers.append(call.cookies.clear_visitor())
+        headers.append(call.cookies.visitor.cleared)
     view = SignedInView(user=user_view(signed_in.account))
     if codes:
         view.recovery_codes = codes
@@ -121,7 +121,7 @@ def signed_in_answer(
         view.session = session_view(session, session.id)
         lives_for = session.expires_at - call.authority.clock()
     if signed_in.mode == "session" and session is not None:
-        headers.append(call.cookies.set_session(signed_in.session_token, max_age=lives_for))
+        headers.append(call.cookies.session.set(signed_in.session_token, max_age=lives_for))
         headers += call.offer(session, anew=anew)
         view.csrf_token = call.csrf_token(session.id)
         return json_response(status, view, headers)
@@ -137,7 +137,7 @@ def signed_in_answer(
             # jar holds by now.
             headers += call.offer(session, anew=anew)
             if signed_in.rotated:
-                headers.append(call.cookies.set_refresh(signed_in.refresh_token, max_age=lives_for))
+                headers.append(call.cookies.refresh.set(signed_in.refresh_token, max_age=lives_for))
     return json_response(status, view, headers)
 
 

@@ -116,5 +116,5 @@ async def signed_in(pages: Pages, call: Call, fields: Mapping[str, str], to: str
 def to_next_step(pages: Pages, call: Call, error: SignInUnfinished, fields: Mapping[str, str]) -> Response:
     """Send a browser on to the next step of its sign-in, whose token is in a cookie of that browser."""
     query = "?" + urlencode({"next": fields["next"]}) if fields.get("next") else ""
-    waits = Response(303, [call.cookies.set_step(error.token, max_age=PENDING_FOR)])
+    waits = Response(303, [call.cookies.step.set(error.token, max_age=PENDING_FOR)])
     return pages.go(f"{pages.base}{STEP_PATH}{query}", waits)

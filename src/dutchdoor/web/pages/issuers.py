@@ -117,7 +117,7 @@ class WayBack:
             headers += cookies_of(call.cookies, came.signed_in, call.authority.clock())
             headers += call.offer(came.signed_in.session)
         if came.mark:
-            headers.append(call.cookies.set_mark(came.mark, max_age=MARK_FOR))
+            headers.append(call.cookies.mark.set(came.mark, max_age=MARK_FOR))
         if came.purpose == "link":
             to = self.pages.base + LINKED
         elif came.signed_in is None:

@@ -48,7 +48,7 @@ def forms(pages: Pages) -> dict[Handler, Page]:
 def _kept_in(call: Call, response: Response) -> Response:
     """Return an answer that keeps the browser's half of the proof in its cookie."""
     given = msgspec.json.decode(response.body, type=CodeSent)
-    return Response(303, [call.cookies.set_step(given.token, max_age=given.expires_in)])
+    return Response(303, [call.cookies.step.set(given.token, max_age=given.expires_in)])
 
 
 def _with_next(path: str, fields: Mapping[str, str]) -> str:
@@ -90,7 +90,7 @@ class CodeForm(Form):
     async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:
         answer = await super().refuse(call, error, fields)
         if isinstance(error, NotAuthenticated) and not isinstance(error, (SignInUnfinished, WrongCredentials)):
-            answer = Response(answer.status, [*answer.headers, call.cookies.clear_step()], answer.body, kind="page")
+            answer = Response(answer.status, [*answer.headers, call.cookies.step.cleared], answer.body, kind="page")
         return answer
 
 

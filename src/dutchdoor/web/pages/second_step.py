@@ -93,12 +93,12 @@ class StepForm:
         *,
         error: Mapping[str, Any] | None = None,
     ) -> Response:
-        token = call.cookies.step(call.request.cookie())
+        token = call.cookies.step.value(call.request.cookie())
         try:
             if not token:
                 raise NotAuthenticated("no sign-in waits")
             waiting = await call.directory.sign_in.waiting(
-                token, client=call.observed(), remembered=call.cookies.remembered(call.request.cookie())
+                token, client=call.observed(), remembered=call.cookies.remembered.value(call.request.cookie())
             )
         except (NotAuthenticated, RateLimited):
             return self._anew(call, fields)
@@ -125,7 +125,7 @@ class StepForm:
     def _anew(self, call: Call, fields: Mapping[str, str]) -> Response:
         """Lead to the sign-in page: the sign-in that waited is over."""
         query = urlencode({"next": fields["next"]}) if fields.get("next") else ""
-        gone = Response(303, [call.cookies.clear_step()])
+        gone = Response(303, [call.cookies.step.cleared])
         return self.pages.go(f"{self.pages.sign_in_page}{'?' if query else ''}{query}", gone)
 
     def _to_application(self, call: Call, step: str, fields: Mapping[str, str], *, refused: bool) -> Response:
@@ -159,7 +159,7 @@ class StepForm:
         passed = retry_after(answer)
         late = isinstance(error, InvalidToken) and fields.get("method") == PASSKEY  # the challenge, or the sign-in
         if late or isinstance(error, (InvalidInput, RateLimited, WrongCredentials)):
-            token = call.cookies.step(call.request.cookie())
+            token = call.cookies.step.value(call.request.cookie())
             if fields.get("enrolment") and token:
                 try:
                     given = await call.directory.sign_in.enrolment(token, fields["enrolment"], client=call.observed())
@@ -188,7 +188,7 @@ class LostForm(StepForm):
 
     async def show(self, call: Call) -> Response:
         """Say how it goes on, and offer the link; or say who else can help."""
-        token = call.cookies.step(call.request.cookie())
+        token = call.cookies.step.value(call.request.cookie())
         try:
             waiting = await call.directory.sign_in.waiting(token, client=call.observed())
         except (NotAuthenticated, RateLimited):
