@@ -241,6 +241,20 @@ def test_an_escaped_password_is_no_trouble(url, tmp_path):
     from_url(url.format(file=file))
 
 
+async def test_an_at_in_a_password_reaches_the_server(postgres_url):
+    """The last @ ends the password, as people write it, and the driver does not look for a host behind the first."""
+    role, place = f"door_{uuid4().hex}", urlsplit(postgres_url)
+    administrator = await asyncpg.connect(postgres_url)
+    await administrator.execute(f"CREATE ROLE {role} LOGIN SUPERUSER PASSWORD 'p@ss@1'")
+    try:
+        store = from_url(f"postgresql://{role}:p@ss@1@{place.hostname}:{place.port}{place.path}")
+        await store.open()
+        await store.close()
+    finally:
+        await administrator.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+        await administrator.close()
+
+
 async def test_a_server_without_tls_says_so(postgres_url):
     """Where TLS is asked for and not spoken, that is what is said."""
     with pytest.raises(Unavailable) as refused:

@@ -119,8 +119,11 @@ def read_url(url: str) -> Place:
     if "options" in options:
         settings["options"] = options["options"]
     query = urlencode({name: value for name, value in options.items() if name in _DRIVERS})
+    login, at, listed = parts.netloc.rpartition("@")
+    # The driver would take what follows the first @, a part of a password, for the host.
+    escaped = login.replace("@", "%40") + at + listed
     return Place(
-        parts._replace(query=query).geturl(),
+        parts._replace(query=query, netloc=escaped).geturl(),
         by_transaction=pooling == "transaction",
         # Less than two seconds becomes two, and 0 means no limit, as in libpq.
         connect_for=max(2, int(wait)) if int(wait) > 0 else math.inf,
