@@ -394,7 +394,7 @@ def test_django_and_fastapi_users_are_read_as_they_are(run: Run, tmp_path: Path)
             },
         },
         {
-            "model": "auth.user",
+            "model": "shop.person",
             "pk": 2,
             "fields": {
                 "password": "!x" * 20,
