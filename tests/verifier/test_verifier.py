@@ -351,6 +351,27 @@ def test_a_wrong_setting_is_said_at_once(how: dict[str, object]) -> None:
     assert "hunter2" not in repr(caught.value) + str(caught.value) + caught.value.reason
 
 
+def test_a_missing_key_is_named(
+    authority: Standin, following: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that wants a key, and none was given: the log says where it comes from, and where it goes."""
+    monkeypatch.delenv("DUTCHDOOR_VERIFIER_KEY", raising=False)
+    authority.misbehave(POLL, says(response(b"{}", 401)))
+    with pytest.raises(Unavailable):
+        following(stale="refuse")(authority.token())
+    assert "`dutchdoor verifier add` prints" in caplog.text
+
+
+def test_another_name_of_the_server_is_asked_about(
+    authority: Standin, following: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server answers 400 under a name that is not that of its public URL."""
+    authority.misbehave(JWKS, says(response(b"{}", 400)))
+    with pytest.raises(Unavailable):
+        following(stale="refuse")(authority.token())
+    assert "Is the issuer the public URL" in caplog.text
+
+
 def test_the_key_is_shown_to_the_authority_and_to_no_one_else(
     authority: Standin, following: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -232,7 +232,7 @@ class Following:
             follower.failed(poll, now)
             if isinstance(error, Unavailable) and error.retry_after > 1:
                 self._not_before = now + error.retry_after * (0.5 + random())  # noqa: S311 - jitter
-            self._say(_why(error, "a poll's answer cannot be read"))
+            self._say(self._why(error, "a poll's answer cannot be read"))
             return
         self._failed = False
         self._take(follower, poll, answer)
@@ -336,7 +336,7 @@ class Following:
                 self._jwks = text
         except DutchdoorError as error:
             if not self._keys_failed or not self._jwks:
-                _log.warning("no keys from %s: %s", self._origin.host, error.reason)
+                _log.warning("no keys from %s: %s", self._origin.host, self._why(error, error.reason))
             self._keys_failed = True
             # The old keys stay: the log reports the revoked ones.
             self._keys_at = self._elapsed() + self._keys_again * (0.5 + random())  # noqa: S311 - jitter
@@ -369,8 +369,8 @@ class Following:
                 return _read_asked(answer).active
             except (Unavailable, msgspec.MsgspecError, ValueError, RecursionError) as error:
                 self._ask_at = self._elapsed() + ASK_AGAIN
-                self._say(_why(error, "the answer about a token cannot be read"))
-                raise Unavailable(_why(error, "the answer about a token cannot be read")) from None
+                self._say(self._why(error, "the answer about a token cannot be read"))
+                raise Unavailable(self._why(error, "the answer about a token cannot be read")) from None
             finally:
                 self._give_back(wire)
         finally:
@@ -411,8 +411,15 @@ class Following:
         if self._closing.is_set():
             wire.close()
 
-
-def _why(error: Exception, otherwise: str) -> str:
-    if isinstance(error, Refusal) and error.status == 401:  # noqa: PLR2004
-        return f"{error.reason}. The verifier key is wrong or was removed; see `dutchdoor verifier`"
-    return error.reason if isinstance(error, DutchdoorError) else otherwise
+    def _why(self, error: Exception, otherwise: str) -> str:
+        if isinstance(error, Refusal) and error.status == 401:  # noqa: PLR2004
+            found = (
+                "It wants a verifier key: give the one that `dutchdoor verifier add` prints, as key= or in "
+                "DUTCHDOOR_VERIFIER_KEY"
+                if self._key is None
+                else "The verifier key is wrong or was removed; see `dutchdoor verifier`"
+            )
+            return f"{error.reason}. {found}"
+        if isinstance(error, Refusal) and error.status == 400:  # noqa: PLR2004
+            return f"{error.reason}. Is the issuer the public URL of the server?"
+        return error.reason if isinstance(error, DutchdoorError) else otherwise
