@@ -128,7 +128,7 @@ class Auth(OnStarlette):
     @spelt
     def require(
         self, *, role: Annotated[str, _Brackets] = "", scope: str = "", fresh: Duration | None = None, factors: int = 1
-    ) -> Callable[[HTTPConnection], Awaitable[Principal]]:
+    ) -> Callable[..., Awaitable[Principal]]:
         """Return a dependency that gives the principal, if the caller meets the requirement. It stands in `Depends`, in
         a route or on a router.
 
@@ -140,12 +140,17 @@ class Auth(OnStarlette):
 
         Raises:
             Misconfigured: an argument is wrong; or FastAPI was given `Depends(auth.require)`, without the brackets.
+            TypeError: it was used as a decorator, which would guard nothing.
         """
         requirement = Requirement.of(role=role, scope=scope, fresh=fresh, factors=factors)
 
-        async def required(connection: HTTPConnection) -> Principal:
+        # By keyword alone, as FastAPI calls it. A decorator above a route would return a coroutine that nothing awaits,
+        # and leave the route open.
+        async def required(*, connection: HTTPConnection) -> Principal:
             return await visit_of(connection.scope).require(requirement)
 
+        # Python's message begins with this name.
+        required.__qualname__ = "auth.require(...) is no decorator: write Depends(auth.require(...)). required"
         setattr(required, _GUARDS, True)
         return required
 

@@ -176,6 +176,18 @@ def test_g37_a_requirement_without_brackets_opens_no_route_of_fastapi() -> None:
         assert client.get("/guarded").status_code == 401
 
 
+def test_g37_a_requirement_as_a_decorator_opens_no_route_of_fastapi() -> None:
+    """In the other frameworks it is a decorator. In FastAPI that would guard nothing, and is refused."""
+    app = FastAPI()
+    auth = dutchdoor.fastapi.Auth(app, "memory:")
+    for decorate in (
+        lambda view: auth.require(role="admin")(app.get("/")(view)),
+        lambda view: app.get("/")(auth.require(role="admin")(view)),
+    ):
+        with pytest.raises(TypeError, match=r"is no decorator: write Depends\(auth\.require\(\.\.\.\)\)"):
+            decorate(lambda: None)
+
+
 def test_g37_a_requirement_without_brackets_opens_no_view_of_rest_framework() -> None:
     """REST framework calls each permission class, and asks what it returns: here, the class that `require` returns."""
     made: Any = django_require()
