@@ -128,7 +128,7 @@ class Visit:
         """Return the user behind the request. Raises `NotAuthenticated` without a proof, and as `user` does."""
         user = await self.user()
         if user is None:
-            raise NotAuthenticated("no proof was sent")
+            raise self.asked.unproven()
         return user
 
     async def optional_user(self) -> Any:
@@ -158,7 +158,7 @@ class Visit:
         """
         known = await self.identify()
         if known is None:
-            raise NotAuthenticated("no proof was sent")
+            raise self.asked.unproven()
         requirement.check(known.principal, self._gate.clock())
         return known.principal
 

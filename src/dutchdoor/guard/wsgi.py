@@ -175,7 +175,7 @@ class Visit:
         """
         known = self.identify(csrf_field)
         if known is None:
-            raise NotAuthenticated("no proof was sent")
+            raise self.asked.unproven()
         requirement.check(known.principal, self._gate.gate.clock())
         return known.principal
 

@@ -211,7 +211,7 @@ class Call:
 
     def unproven(self) -> NotAuthenticated:
         """Return the error for a request without a proof, or for an ambiguous cookie of this server."""
-        return self.presented.doubt or NotAuthenticated("no proof was sent")
+        return self.presented.doubt or self.request.unproven()
 
     def clearing(self, response: Response) -> Response:
         """Make the browser delete ambiguous cookies of this server, after a request succeeded without them."""
@@ -237,7 +237,7 @@ class Call:
     def required(self) -> Caller:
         """The caller, on a route that requires one."""
         if self.caller is None:
-            raise NotAuthenticated("no proof was sent")
+            raise self.request.unproven()
         return self.caller
 
     @property

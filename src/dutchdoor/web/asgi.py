@@ -18,6 +18,7 @@ from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
 from dutchdoor.errors import DutchdoorError, NotFound, Unavailable
+from dutchdoor.texts import mark
 from dutchdoor.web.api import Api, Route
 from dutchdoor.web.body import BoundedBody
 from dutchdoor.web.http import MethodNotAllowed, Request
@@ -49,6 +50,7 @@ class AsgiApplication:
         methods: dict[str, dict[str, Route]] = {}
         for route in api.routes:
             methods.setdefault(route.path, {})[route.method] = route
+        self._paths = frozenset(methods)
         self._router = Router(
             [
                 StarletteRoute(path, endpoint=_Endpoint(self, methods[path]))
@@ -117,7 +119,7 @@ class AsgiApplication:
             response = None if route is not None and route.probe else phases.admit(request)
             if response is None:
                 if refused is not None or route is None:
-                    raise refused or NotFound("no such path")
+                    raise refused or self._unknown(scope["path"])
                 if request.method != "GET":
                     request.body = await _body(request, receive, route.body_at_most)
                 answering = phases.answer(route, request, params)
@@ -137,6 +139,15 @@ class AsgiApplication:
                 await _while_there(_send(pieces, send), receive)
             return
         await send({"type": "http.response.body", "body": body})
+
+    def _unknown(self, path: str) -> NotFound:
+        """Say what is wrong with a path that is none of ours. Only our own paths are repeated."""
+        text = mark("There is no such path.")
+        if self._base and not path:
+            text = mark("All paths of this server begin with %(base)s.", base=self._base)
+        elif (without := path.rstrip("/")) in self._paths:
+            text = mark("This path is %(path)s, without a slash at its end.", path=f"{self._base}{without}")
+        return NotFound("no such path", message=text)
 
     async def _open_once(self) -> None:
         await self._opened()  # of many calls at once, one opens the store, and the others wait

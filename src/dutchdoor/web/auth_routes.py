@@ -362,7 +362,7 @@ async def csrf(call: Call) -> Response:
         return json_response(200, CsrfToken(call.csrf_token(session.id), "hybrid"))
     caller: Caller | None = await call.identify(in_doubt=True)  # to prove again takes one, too
     if caller is None:
-        raise NotAuthenticated("no proof was sent")
+        raise call.request.unproven()
     if caller.principal.session_id is None:
         raise NotFound("a stateless token has no session")
     mode: Literal["session", "hybrid"] = "session" if caller.by_cookie else "hybrid"

@@ -63,7 +63,7 @@ class BoundedBody:
             raise BadRequest("Content-Length is not a number.")
         # The number of digits is checked first: int() of a megabyte of digits costs time and raises another error.
         if len(declared.lstrip("0")) > 18 or int(declared) > at_most:  # noqa: PLR2004
-            raise TooLarge(f"announced {declared[:20]} bytes of {at_most}")
+            raise TooLarge(f"announced {declared[:20]} bytes of {at_most}", at_most=at_most)
 
     def add(self, piece: bytes) -> None:
         """Add the next piece.
@@ -74,7 +74,7 @@ class BoundedBody:
         self._size += len(piece)
         if self._size > self._at_most:
             self._pieces.clear()
-            raise TooLarge(f"more than {self._at_most} bytes")
+            raise TooLarge(f"more than {self._at_most} bytes", at_most=self._at_most)
         self._pieces.append(piece)
 
     def whole(self) -> bytes:
@@ -86,12 +86,17 @@ def _check_type(request: Request, accepts: str) -> None:
     sent = request.header(b"content-type")
     if sent != accepts:
         kind, *parameters = re.sub(r"[ \t]*;[ \t]*", ";", (sent or "").lower()).split(";")
+        reason = f"content-type {(sent or '')[:100]!a}"
+        if kind != accepts:
+            raise UnsupportedMediaType(reason, accepts=accepts)
         # RFC 9110, 5.6.6: a parameter may be empty, as in `application/json;`.
-        if kind != accepts or [each for each in parameters if each] not in _CHARSETS:
-            raise UnsupportedMediaType(f"content-type {(sent or '')[:100]!a}", accepts=accepts)
+        if [each for each in parameters if each] not in _CHARSETS:
+            wanted = mark("Send the body in UTF-8, with %(type)s alone in the header Content-Type.", type=accepts)
+            raise UnsupportedMediaType(reason, accepts=accepts, message=wanted)
     encoding = request.header(b"content-encoding")
     if encoding is not None and encoding.lower() != "identity":
-        raise UnsupportedMediaType("a compressed body", accepts=accepts)
+        wanted = mark("Send the body without compression, and without the header Content-Encoding.")
+        raise UnsupportedMediaType("a compressed body", accepts=accepts, message=wanted)
 
 
 # --- JSON ------------------------------------------------------------------------------------------------------------
@@ -127,15 +132,15 @@ class JsonBody(Generic[T]):
         """
         body = request.body
         if len(body) > self._at_most:
-            raise TooLarge(f"{len(body)} bytes of {self._at_most}")
+            raise TooLarge(f"{len(body)} bytes of {self._at_most}", at_most=self._at_most)
         _check_type(request, _JSON)
         try:
             value = self._decode(body)
         except msgspec.ValidationError as error:
             raise _invalid(str(error), self._body) from None
         # UnicodeDecodeError is a ValueError that msgspec lets through.
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise BadRequest("The body is not valid JSON.", code="malformed_json") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise _malformed(body, error, self._body) from None
         _refuse_repeats(body)
         return value
 
@@ -153,6 +158,15 @@ class JsonBody(Generic[T]):
         leave the session alive.
         """
         return self.read(request) if request.body else None
+
+
+def _malformed(body: bytes, error: Exception, kind: type) -> BadRequest:
+    if not body:
+        text = f"The body is empty. It is a JSON object with the fields {_fields(kind)}."
+    else:
+        place = _PLACE.search(str(error))  # of the message nothing else: it may quote the request
+        text = f"The body is not valid JSON{f', at byte {place[1]}' if place else ''}."
+    return BadRequest(text, code="malformed_json")
 
 
 def _refuse_repeats(body: bytes) -> None:
@@ -179,6 +193,9 @@ _PATH = re.compile(r" - at `\$\.?([A-Za-z0-9_.\[\]]{1,128})`\Z")
 _MISSING = re.compile(r"Object missing required field `([A-Za-z0-9_]{1,64})`")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _EXPECTED = re.compile(r"Expected `([a-z0-9| ]+)`(?: of length ([<>]= [0-9]+)|, got `)")
+_BOUND = re.compile(r"Expected `(?:int|float)` ([<>]=? -?[0-9.]{1,20})(?: - at |\Z)")
+_INSTANT = re.compile(r"Invalid RFC3339 encoded datetime|Expected `datetime`? with")
+_PLACE = re.compile(r"\(byte ([0-9]{1,9})\)\Z")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _WORDS = {
     "str": "text",
@@ -187,6 +204,8 @@ _WORDS = {
     "float": "a number",
     "array": "a list",
     "object": "an object",
+    "datetime": "an instant such as 2026-11-30T08:00:00Z",
+    "bytes": "base64",
     "null": "null",
 }
 
@@ -225,12 +244,19 @@ def _invalid(problem: str, body: type) -> InvalidInput:
         name = unknown[1] if _NAME.fullmatch(unknown[1]) else ""
         known = "" if at else f" The fields are {_fields(body)}."
         return InvalidInput(f"This field is not known.{known}", field=_below(path, name) if name else path)
+    if _INSTANT.match(problem):
+        return InvalidInput(f"This must be {_WORDS['datetime']}.", field=path)
+    if problem.startswith("Invalid base64"):
+        return InvalidInput("This must be base64.", field=path)
+    bound = _BOUND.match(problem)
+    if bound:
+        return InvalidInput(f"This must be a number {bound[1]}.", field=path)
     expected = _EXPECTED.match(problem)
     if expected:
         if expected[2]:
             return InvalidInput(mark("This has the wrong length: it must be %(bound)s.", bound=expected[2]), field=path)
         words = " or ".join(_WORDS.get(word.strip(), "another type") for word in expected[1].split("|"))
-        return InvalidInput(f"This must be {words}.", field=path)
+        return InvalidInput(f"{'This' if path else 'The body'} must be {words}.", field=path)
     return InvalidInput(mark("This value is not accepted."), field=path)
 
 
@@ -253,7 +279,7 @@ def read_form(request: Request) -> dict[str, str]:
         BadRequest: a parameter is repeated, in the URL, or not properly encoded (`invalid_request`, O16).
     """
     if len(request.body) > BODY_AT_MOST:
-        raise TooLarge(f"{len(request.body)} bytes of {BODY_AT_MOST}")
+        raise TooLarge(f"{len(request.body)} bytes of {BODY_AT_MOST}", at_most=BODY_AT_MOST)
     _check_type(request, _FORM)
     if request.query:
         # Secrets in a URL end up in logs, and a parameter in the URL and the body would have two values.
@@ -277,7 +303,8 @@ def read_query(request: Request, *, known: Iterable[str]) -> dict[str, str]:
     found = dict(_pairs(query))
     for name in found:
         if name not in allowed:
-            raise InvalidInput("This parameter is not known.", field=name if _NAME.fullmatch(name) else "")
+            those = f"The parameters are {', '.join(sorted(allowed))}." if allowed else "This path has no parameters."
+            raise InvalidInput(f"This parameter is not known. {those}", field=name if _NAME.fullmatch(name) else "")
     return found
 
 

@@ -186,7 +186,11 @@ class Edge:
             raise _contradiction("names a scheme that is neither http nor https")
         scheme = self._scheme if proto is None else proto.lower()
         if self.secure and scheme == "http":
-            raise BadRequest("Use https.", code="https_required", reason="the proxy took this over plain HTTP")
+            raise BadRequest(
+                "Use https. If you did, the proxy must say so in X-Forwarded-Proto.",
+                code="https_required",
+                reason="the proxy took this over plain HTTP",
+            )
 
         named = _agreed("host", _last(x_host), last.host)
         return client, scheme, self._listed(host if named is None else named)

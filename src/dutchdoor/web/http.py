@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from dutchdoor.errors import DutchdoorError, Forbidden, InvalidToken, Misconfigured
+from dutchdoor.errors import DutchdoorError, Forbidden, InvalidToken, Misconfigured, NotAuthenticated
 from dutchdoor.texts import mark
 
 __all__ = [
@@ -176,6 +176,14 @@ class Request:
             raise InvalidToken("malformed Authorization header")
         return token, scheme == "dpop"
 
+    def unproven(self) -> NotAuthenticated:
+        """Return the error for this request if it carries no proof."""
+        scheme, _ = self.credentials()
+        # `Authorization: Token x`, or the token alone. HTTP Basic may be that of a proxy, beside no sign-in.
+        is_misspelt = scheme not in {"", "basic", "bearer", "dpop"}
+        message = mark("Send the token in the header Authorization, after the word Bearer.") if is_misspelt else None
+        return NotAuthenticated("no proof was sent", message=message)
+
     def bearer(self) -> str | None:
         """Return the bearer token (RFC 6750) of the Authorization header, or None. Raises `InvalidToken`."""
         scheme, token = self.credentials()
@@ -234,8 +242,13 @@ class BadRequest(DutchdoorError):
 
 
 class TooLarge(DutchdoorError):
+    """The body is longer than the endpoint reads: `at_most` bytes."""
+
     code = "too_large"
     message = mark("The request is too large.")
+
+    def __init__(self, reason: str, *, at_most: int) -> None:
+        super().__init__(reason, message=mark("The body may have %(most)s bytes, and it has more.", most=str(at_most)))
 
 
 class UnsupportedMediaType(DutchdoorError):
@@ -244,8 +257,9 @@ class UnsupportedMediaType(DutchdoorError):
     code = "unsupported_media_type"
     message = mark("The media type of the body is not supported.")
 
-    def __init__(self, reason: str = "", *, accepts: str = "application/json") -> None:
-        super().__init__(reason, message=mark("Send the body as %(type)s.", type=accepts))
+    def __init__(self, reason: str = "", *, accepts: str = "application/json", message: str | None = None) -> None:
+        wanted = mark("Send the body as %(type)s, and name this type in the header Content-Type.", type=accepts)
+        super().__init__(reason, message=message or wanted)
         self.accepts = accepts
 
 
@@ -256,8 +270,9 @@ class MethodNotAllowed(DutchdoorError):
     message = mark("This path does not support this method.")
 
     def __init__(self, allow: Iterable[str]) -> None:
-        super().__init__()
         self.allow = tuple(allow)
+        wanted = mark("This path does not support this method. It supports %(methods)s.", methods=", ".join(self.allow))
+        super().__init__(message=wanted)
 
 
 class CrossSite(Forbidden):
@@ -265,7 +280,8 @@ class CrossSite(Forbidden):
 
     code = "cross_site"
     message = mark(
-        "This request came from another site, or does not say where from. Programs send JSON; pages send an Origin."
+        "This request came from a page of another site, or does not say where from. Programs send JSON; pages send an "
+        "Origin, which is that of this server or is listed in origins (--origin, DUTCHDOOR_ORIGIN)."
     )
 
 

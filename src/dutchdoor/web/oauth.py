@@ -16,6 +16,7 @@ from dutchdoor.model.refresh_tokens import RefreshToken
 from dutchdoor.model.service_credentials import RegisteredClient
 from dutchdoor.model.sessions import Session
 from dutchdoor.stores.base import Revoked
+from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.dpop import check_bound
 from dutchdoor.web.fences import applied, wait_for
@@ -93,7 +94,7 @@ async def _client_of(call: Call) -> str:
         return name
     client_or_none = await call.authority.store.get(RegisteredClient, name)
     if client_or_none is None or client_or_none.confidential:
-        raise NotAuthenticated("this client must authenticate")
+        raise NotAuthenticated("this client must authenticate", message=mark("Authenticate the client by HTTP Basic."))
     return name
 
 

@@ -9,10 +9,13 @@ import pybase64
 from dutchdoor.errors import InvalidToken, NotAuthenticated
 from dutchdoor.model.service_credentials import ClientSecret, RegisteredClient, VerifierKey
 from dutchdoor.stores.base import Store
+from dutchdoor.texts import mark
 from dutchdoor.web.http import Request, UnknownVerifier
 from dutchdoor.web.verifiers import Verifiers
 
 __all__ = ["client_of", "is_verifier", "verifier_of"]
+
+_WRONG = mark("The client id or the client secret is not right.")
 
 
 def is_verifier(request: Request, *, development: bool) -> bool:
@@ -45,22 +48,22 @@ async def client_of(request: Request, store: Store) -> RegisteredClient:
     try:
         secret = ClientSecret.parse(text)
     except InvalidToken:
-        raise NotAuthenticated("malformed client secret") from None
+        raise NotAuthenticated("malformed client secret", message=_WRONG) from None
     found = await store.get(RegisteredClient, name)
     # Timing: an unknown client takes the same comparison, so that the time does not reveal which clients exist.
     if not secret.matches(found.secret_hash if found else b"\0" * 32) or found is None:
-        raise NotAuthenticated("unknown client or wrong secret")
+        raise NotAuthenticated("unknown client or wrong secret", message=_WRONG)
     return found
 
 
 def _basic(scheme: str, encoded: str) -> tuple[str, str]:
     """Read HTTP Basic credentials (RFC 7617). Raises `NotAuthenticated` if they are missing or malformed."""
     if scheme != "basic" or len(encoded) > 512:  # noqa: PLR2004 - valid ones have 120
-        raise NotAuthenticated("no client credentials")
+        raise NotAuthenticated("no client credentials", message=mark("Authenticate the client by HTTP Basic."))
     try:
         name, colon, secret = pybase64.b64decode(encoded, validate=True).decode("ascii").partition(":")
     except (NotBase64, ValueError):
-        raise NotAuthenticated("malformed client credentials") from None
+        raise NotAuthenticated("malformed client credentials", message=_WRONG) from None
     if not colon:
-        raise NotAuthenticated("malformed client credentials")
+        raise NotAuthenticated("malformed client credentials", message=_WRONG)
     return name, secret

@@ -45,7 +45,8 @@ async def client_for(call: Call, client_id: str) -> str:
     if registered is None:
         raise InvalidInput(mark("There is no such client."), field="client_id")
     if registered.confidential and (await client_of(call.request, call.authority.store)).id != client_id:
-        raise NotAuthenticated("another client authenticated")
+        message = mark("client_id differs from the client that authenticated.")
+        raise NotAuthenticated("another client authenticated", message=message)
     return client_id
 
 
