@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import asyncpg
 import pytest
 from tests.backing import PASSWORD
 from tests.stores.postgres import BUCKET, KILL, opened, timed
@@ -16,7 +18,7 @@ from tests.stores.postgres import BUCKET, KILL, opened, timed
 from dutchdoor.errors import Misconfigured, Unavailable
 from dutchdoor.stores.base import Add, Log, Revoke, Swap
 from dutchdoor.stores.kinds import KINDS
-from dutchdoor.stores.postgres import from_url
+from dutchdoor.stores.postgres import from_url, schema
 from dutchdoor.testing.conformance import NOW, a_revocation, a_session, an_account, an_event
 
 pytestmark = pytest.mark.usefixtures("patience")  # a busy machine is no outage
@@ -58,6 +60,19 @@ async def test_programs_of_two_versions_run_side_by_side(store, beside, postgres
         await from_url(postgres_url).open()
 
 
+async def test_who_is_about_to_leave_is_waited_for(postgres_url, monkeypatch):
+    """A move may follow the stop of a server at once: what is left of its connections is no other process."""
+    monkeypatch.setattr(schema, "_LEAVES_WITHIN", 60.0)
+    leaving = await asyncpg.connect(postgres_url, server_settings={"application_name": "dutchdoor"})
+    store = from_url(postgres_url)
+    opening = asyncio.create_task(store.open(to_move=True))
+    await asyncio.sleep(0.3)
+    assert not opening.done()
+    await leaving.close()
+    await opening
+    await store.close()
+
+
 async def test_another_applications_schema_is_left_alone(postgres_url, beside):
     """A schema of our name that is not ours is not written to; an empty one that an operator made is used."""
     await beside.execute("CREATE SCHEMA dutchdoor; CREATE TABLE dutchdoor.theirs (x int)")
@@ -88,7 +103,7 @@ async def test_a_role_needs_no_more_than_its_schema(postgres_url, beside):
 
 OPEN = """
 import asyncio, sys
-from dutchdoor.stores.postgres import from_url
+from dutchdoor.stores.postgres import from_url, schema
 async def main():
     store = from_url(sys.argv[1])
     print("go", flush=True)

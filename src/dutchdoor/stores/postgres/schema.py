@@ -22,6 +22,8 @@ from dutchdoor.stores.transfer import refuse_unless_whole
 
 __all__ = ["prepare"]
 
+_LEAVES_WITHIN = 2.0
+"""Seconds for which a process of the server may outlive its client: a move may follow the stop of a server at once."""
 _MOVING = "SELECT kind, after FROM dutchdoor.moving"
 
 _LOCK = 0x64646F6F
@@ -73,15 +75,25 @@ async def _check_server(connection: Connection) -> None:
 
 
 async def _refuse_company(connection: Connection) -> None:
-    """Raise `Conflict` if another program of ours is connected to the database."""
-    await connection.execute(begin(OPEN_FOR))
-    if await connection.fetch(
+    """Raise `Conflict` if another program of ours is connected to the database, and stays so."""
+    until = asyncio.get_running_loop().time() + _LEAVES_WITHIN
+    while await _has_company(connection):
+        if asyncio.get_running_loop().time() > until:
+            text = (
+                "Another process has this database open. Stop all servers and commands that use it, and run this again."
+            )
+            raise Conflict(text, message=text)
+        await asyncio.sleep(0.05)
+
+
+async def _has_company(connection: Connection) -> bool:
+    await connection.execute(begin(OPEN_FOR))  # in a transaction of its own: each shows one state of the server
+    found = await connection.fetch(
         "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'dutchdoor%' "
         "AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
-    ):
-        text = "Another process has this database open. Stop all servers and commands that use it, and run this again."
-        raise Conflict(text, message=text)
+    )
     await connection.execute("COMMIT")
+    return bool(found)
 
 
 async def _check_whole(connection: Connection, kinds: Kinds, *, to_move: bool) -> None:
