@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dutchdoor.mail import Mail
-from dutchdoor.mail.letters import Letters
+from dutchdoor.mail.letters import Letters, Notice
 from dutchdoor.model.http_client import Client, Device
 
 TOKEN = "ddo1_canary-canary-canary"
@@ -27,16 +27,19 @@ VALUES = {
     "until": NOW,
     "inviter": "Grace Hopper",
 }
-NAMES = [name for name in vars(Letters) if not name.startswith("_")]
-"""A method of `Letters` is a letter: a new one is among them."""
+METHODS = [name for name in vars(Letters) if not name.startswith("_") and name != "notice"]
+NAMES = [*METHODS, *(notice.name.lower() for notice in Notice)]
+"""A method of `Letters` is a letter, and so is a notice: a new one is among them."""
 
 
 def letters(of: Letters = LETTERS, language: str = "", to: str = "ann@example.com") -> Iterator[tuple[str, Mail]]:
     """Write each letter that there is."""
-    for name in NAMES:
+    for name in METHODS:
         write = getattr(of, name)
         taken = inspect.signature(write).parameters
         yield name, write(to, **{key: value for key, value in VALUES.items() if key in taken}, language=language)
+    for notice in Notice:
+        yield notice.name.lower(), of.notice(notice, to, client=HERE, at=NOW, language=language)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from dutchdoor.errors import InvalidInput, Misconfigured, Unavailable
 from dutchdoor.mail import Mail, as_message, sender_of
 from dutchdoor.mail.console import ConsoleTransport
 from dutchdoor.mail.file import FileTransport
-from dutchdoor.mail.letters import RESET_PATH, VERIFY_PATH, Letters
+from dutchdoor.mail.letters import RESET_PATH, VERIFY_PATH, Letters, Notice
 from dutchdoor.mail.smtp import SmtpTransport
 from dutchdoor.model.email_address import mailbox
 from dutchdoor.model.http_client import Client, Device
@@ -240,7 +240,7 @@ def test_links_lead_to_the_pages():
 
 def test_a_notice_says_when_and_where():
     """The owner can distinguish their own sign-in from another person's."""
-    text = LETTERS.new_device("ann@example.com", client=HERE, at=NOW).text
+    text = LETTERS.notice(Notice.NEW_DEVICE, "ann@example.com", client=HERE, at=NOW).text
     assert "January 15, 2027, 08:00 UTC" in text
     assert "Firefox on Linux" in text
     assert "192.0.2.1 (Netherlands)" in text
@@ -251,14 +251,14 @@ def test_a_notice_says_when_and_where():
 )
 def test_a_strangers_words_are_not_printed_on_our_letterhead(device):
     """A User-Agent made to be read is "unknown": an attacker cannot mail a link to our users."""
-    mail = LETTERS.new_device("ann@example.com", client=Client(devices=Device(name=device)), at=NOW)
+    mail = LETTERS.notice(Notice.NEW_DEVICE, "ann@example.com", client=Client(devices=Device(name=device)), at=NOW)
     assert device not in mail.text
     assert "Device: unknown" in mail.text
 
 
 def test_a_line_break_in_a_device_name_starts_no_line_of_a_mail():
     """A User-Agent with a line break cannot add a line to a mail: the break is a space."""
-    mail = LETTERS.new_device("ann@example.com", client=Client(devices=Device(name="a\nb")), at=NOW)
+    mail = LETTERS.notice(Notice.NEW_DEVICE, "ann@example.com", client=Client(devices=Device(name="a\nb")), at=NOW)
     assert "Device: a b" in mail.text
 
 

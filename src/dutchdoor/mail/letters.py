@@ -11,6 +11,7 @@ A letter is a row of texts. Two templates give all of them one look, as HTML and
 from __future__ import annotations
 
 import re
+from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -38,6 +39,7 @@ __all__ = [
     "VERIFY_PATH",
     "Accent",
     "Letters",
+    "Notice",
 ]
 
 ACCOUNT_PATH, FORGOT_PATH, RESET_PATH = "/auth/account", "/auth/forgot", "/auth/reset"
@@ -66,6 +68,8 @@ class _Letter(NamedTuple):
     before: tuple[str, ...]
     button: str
     after: tuple[str, ...] = ()
+    path: str = FORGOT_PATH
+    """Where the button of a notice leads."""
 
 
 _NEW_PASSWORD = mark("Choose a new password")
@@ -201,140 +205,6 @@ ACCOUNT_DELETED = _Letter(
     mark("Keep my account"),
     (mark("If it was you, there is nothing to do."),),
 )
-PASSWORD_CHANGED = _Letter(
-    mark("Your password was changed"),
-    (mark("The password of your %(product)s account was changed."), _WAS_IT_YOU),
-    _NEW_PASSWORD,
-)
-PASSWORD_CHANGED_ALONE = PASSWORD_CHANGED._replace(
-    before=(
-        mark("The password of your %(product)s account was changed."),
-        mark(
-            "In the week before, something else was added to the account, such as a passkey or another log-in, and "
-            "still works. If you do not know it, remove it on the page of your account."
-        ),
-        _WAS_IT_YOU,
-    )
-)
-PASSWORD_REMOVED = _Letter(
-    mark("The password of your account was given up"),
-    (
-        mark("No password signs in to %(product)s any more. Your passkeys and the log-ins that you have linked do."),
-        mark("If it was you, there is nothing to do. If not, choose a new password, which signs everyone else out."),
-    ),
-    _NEW_PASSWORD,
-    (mark("If you want a password again later, choose one in the same way."),),
-)
-PASSWORD_RESET = PASSWORD_CHANGED._replace(
-    before=(
-        mark("The password of your %(product)s account was changed."),
-        mark(
-            "What was added to the account in the week before, such as a passkey or another log-in, does not sign in "
-            "any more until you say that it is yours: sign in, and look at the page of your account."
-        ),
-        _WAS_IT_YOU,
-    )
-)
-NEW_DEVICE = _Letter(
-    mark("New sign-in to your account"),
-    (
-        mark("Your %(product)s account was just used to sign in from a device we have not seen before."),
-        _WAS_IT_YOU,
-    ),
-    _NEW_PASSWORD,
-)
-SIGN_IN_COPIED = _Letter(
-    mark("Someone else may have used your sign-in"),
-    (
-        mark(
-            "Two programs used the same sign-in to your %(product)s account. One of them may belong to someone who "
-            "copied it, so we have revoked that sign-in. It was last used here:"
-        ),
-        mark(
-            "Sign in again to continue. If you do not recognise this, choose a new password now, which signs everyone "
-            "out."
-        ),
-    ),
-    _NEW_PASSWORD,
-    (mark("This can also happen when a device is restored from a backup."),),
-)
-USED_ELSEWHERE = _Letter(
-    mark("Your sign-in is used in another place"),
-    (
-        mark("A sign-in to your %(product)s account is now used in a way that it was not used before:"),
-        mark(
-            "Was it you? Then there is nothing to do. A journey, another network or a VPN looks like this. If it was "
-            "not you, choose a new password now, which signs everyone out."
-        ),
-    ),
-    _NEW_PASSWORD,
-)
-USE_REFUSED = _Letter(
-    mark("We have stopped a sign-in to your account"),
-    (
-        mark(
-            "A sign-in to your %(product)s account was used in a way that looks like theft, so it does not work any "
-            "more until you confirm who you are, or sign in again:"
-        ),
-        mark(
-            "Was it you? Then confirm it where you are signed in. If it was not you, choose a new password now, which "
-            "signs everyone out."
-        ),
-    ),
-    _NEW_PASSWORD,
-    (mark("A VPN that you use for the first time can look like this, too."),),
-)
-FACTOR_ADDED = _Letter(
-    mark("An authenticator app was added to your account"),
-    (mark("Signing in to %(product)s now asks for a code of this app."), _WAS_IT_YOU),
-    _NEW_PASSWORD,
-)
-FACTOR_REMOVED = _Letter(
-    mark("The authenticator app was removed from your account"),
-    (mark("Signing in to %(product)s no longer asks for a code. The password alone is enough."), _WAS_IT_YOU),
-    _NEW_PASSWORD,
-)
-PASSKEY_ADDED = _Letter(
-    mark("A passkey was added to your account"),
-    (mark("This passkey now signs in to %(product)s, without a password."), _WAS_IT_YOU),
-    _NEW_PASSWORD,
-)
-PASSKEY_REMOVED = _Letter(
-    mark("A passkey was removed from your account"),
-    (mark("It no longer signs in to %(product)s."), _WAS_IT_YOU),
-    _NEW_PASSWORD,
-)
-IDENTITY_LINKED = _Letter(
-    mark("Another log-in was linked to your account"),
-    (
-        mark("You can sign in to %(product)s by it now. The page of your account shows which one it is."),
-        mark("If it was not you, unlink it there, and choose a new password."),
-    ),
-    mark("See your account"),
-)
-IDENTITY_UNLINKED = _Letter(
-    mark("A log-in was unlinked from your account"),
-    (mark("It no longer signs in to %(product)s. The page of your account shows which ones do."), _WAS_IT_YOU),
-    mark("See your account"),
-)
-RECOVERY_CODES_CREATED = _Letter(
-    mark("New recovery codes for your account"),
-    (
-        mark("New recovery codes for %(product)s were made. Those from before do not work any more."),
-        _WAS_IT_YOU,
-    ),
-    _NEW_PASSWORD,
-    (mark("If it was not you, make new codes on the page of your account as well: someone has these."),),
-)
-RECOVERY_CODE_USED = _Letter(
-    mark("A recovery code of your account was used"),
-    (
-        mark("Someone, hopefully you, signed in to %(product)s with a recovery code in place of the app."),
-        mark("If it was not you, someone has your password and your codes. Choose a new password now."),
-    ),
-    _NEW_PASSWORD,
-    (mark("A recovery code works once. On your account page you can set up the app again, and make new codes."),),
-)
 
 LOST_FACTORS = _Letter(
     mark("You have lost your second factor"),
@@ -376,25 +246,175 @@ FACTORS_REMOVABLE = _Letter(
     mark("Remove the second factor"),
     (mark("After it, sign in with your password, and set up a new second factor on the page of your account."),),
 )
-FACTORS_KEPT = _Letter(
-    mark("The second factor of your account stays"),
-    (
-        mark(
-            "The second factor of your %(product)s account was about to be removed. That is cancelled: you signed in, "
-            "or someone who reads your mail cancelled it."
+
+
+class Notice(Enum):
+    """What the owner of an account is sent after something was done to it, with the place of the client that did it."""
+
+    PASSWORD_CHANGED = _Letter(
+        mark("Your password was changed"),
+        (mark("The password of your %(product)s account was changed."), _WAS_IT_YOU),
+        _NEW_PASSWORD,
+    )
+    PASSWORD_CHANGED_ALONE = PASSWORD_CHANGED._replace(
+        before=(
+            mark("The password of your %(product)s account was changed."),
+            mark(
+                "In the week before, something else was added to the account, such as a passkey or another log-in, and "
+                "still works. If you do not know it, remove it on the page of your account."
+            ),
+            _WAS_IT_YOU,
+        )
+    )
+    """To an owner whose account has young ways to sign in. They are not named: a thief may have chosen their names."""
+    PASSWORD_REMOVED = _Letter(
+        mark("The password of your account was given up"),
+        (
+            mark(
+                "No password signs in to %(product)s any more. Your passkeys and the log-ins that you have linked do."
+            ),
+            mark(
+                "If it was you, there is nothing to do. If not, choose a new password, which signs everyone else out."
+            ),
         ),
-        mark("If you did not ask for the removal, choose a new password: someone knows yours, or reads your mail."),
-    ),
-    _NEW_PASSWORD,
-)
-FACTORS_REMOVED = _Letter(
-    mark("The second factor of your account was removed"),
-    (
-        mark("The waiting time was over, and the second factor of your %(product)s account was removed by mail."),
-        _WAS_IT_YOU,
-    ),
-    _NEW_PASSWORD,
-)
+        _NEW_PASSWORD,
+        (mark("If you want a password again later, choose one in the same way."),),
+    )
+    PASSWORD_RESET = PASSWORD_CHANGED._replace(
+        before=(
+            mark("The password of your %(product)s account was changed."),
+            mark(
+                "What was added to the account in the week before, such as a passkey or another log-in, does not sign "
+                "in any more until you say that it is yours: sign in, and look at the page of your account."
+            ),
+            _WAS_IT_YOU,
+        )
+    )
+    """To an owner whose account had ways to sign in that were set aside. They are not named either."""
+    NEW_DEVICE = _Letter(
+        mark("New sign-in to your account"),
+        (
+            mark("Your %(product)s account was just used to sign in from a device we have not seen before."),
+            _WAS_IT_YOU,
+        ),
+        _NEW_PASSWORD,
+    )
+    SIGN_IN_COPIED = _Letter(
+        mark("Someone else may have used your sign-in"),
+        (
+            mark(
+                "Two programs used the same sign-in to your %(product)s account. One of them may belong to someone who "
+                "copied it, so we have revoked that sign-in. It was last used here:"
+            ),
+            mark(
+                "Sign in again to continue. If you do not recognise this, choose a new password now, which signs "
+                "everyone out."
+            ),
+        ),
+        _NEW_PASSWORD,
+        (mark("This can also happen when a device is restored from a backup."),),
+    )
+    """A refresh token was used twice. The client presented it last."""
+    USED_ELSEWHERE = _Letter(
+        mark("Your sign-in is used in another place"),
+        (
+            mark("A sign-in to your %(product)s account is now used in a way that it was not used before:"),
+            mark(
+                "Was it you? Then there is nothing to do. A journey, another network or a VPN looks like this. If it "
+                "was not you, choose a new password now, which signs everyone out."
+            ),
+        ),
+        _NEW_PASSWORD,
+    )
+    """A client uses a session in another way than before."""
+    USE_REFUSED = _Letter(
+        mark("We have stopped a sign-in to your account"),
+        (
+            mark(
+                "A sign-in to your %(product)s account was used in a way that looks like theft, so it does not work "
+                "any more until you confirm who you are, or sign in again:"
+            ),
+            mark(
+                "Was it you? Then confirm it where you are signed in. If it was not you, choose a new password now, "
+                "which signs everyone out."
+            ),
+        ),
+        _NEW_PASSWORD,
+        (mark("A VPN that you use for the first time can look like this, too."),),
+    )
+    """A client used a session, and was refused."""
+    FACTOR_ADDED = _Letter(
+        mark("An authenticator app was added to your account"),
+        (mark("Signing in to %(product)s now asks for a code of this app."), _WAS_IT_YOU),
+        _NEW_PASSWORD,
+    )
+    FACTOR_REMOVED = _Letter(
+        mark("The authenticator app was removed from your account"),
+        (mark("Signing in to %(product)s no longer asks for a code. The password alone is enough."), _WAS_IT_YOU),
+        _NEW_PASSWORD,
+    )
+    PASSKEY_ADDED = _Letter(
+        mark("A passkey was added to your account"),
+        (mark("This passkey now signs in to %(product)s, without a password."), _WAS_IT_YOU),
+        _NEW_PASSWORD,
+    )
+    PASSKEY_REMOVED = _Letter(
+        mark("A passkey was removed from your account"),
+        (mark("It no longer signs in to %(product)s."), _WAS_IT_YOU),
+        _NEW_PASSWORD,
+    )
+    IDENTITY_LINKED = _Letter(
+        mark("Another log-in was linked to your account"),
+        (
+            mark("You can sign in to %(product)s by it now. The page of your account shows which one it is."),
+            mark("If it was not you, unlink it there, and choose a new password."),
+        ),
+        mark("See your account"),
+        path=ACCOUNT_PATH,
+    )
+    IDENTITY_UNLINKED = _Letter(
+        mark("A log-in was unlinked from your account"),
+        (mark("It no longer signs in to %(product)s. The page of your account shows which ones do."), _WAS_IT_YOU),
+        mark("See your account"),
+        path=ACCOUNT_PATH,
+    )
+    RECOVERY_CODES_CREATED = _Letter(
+        mark("New recovery codes for your account"),
+        (
+            mark("New recovery codes for %(product)s were made. Those from before do not work any more."),
+            _WAS_IT_YOU,
+        ),
+        _NEW_PASSWORD,
+        (mark("If it was not you, make new codes on the page of your account as well: someone has these."),),
+    )
+    RECOVERY_CODE_USED = _Letter(
+        mark("A recovery code of your account was used"),
+        (
+            mark("Someone, hopefully you, signed in to %(product)s with a recovery code in place of the app."),
+            mark("If it was not you, someone has your password and your codes. Choose a new password now."),
+        ),
+        _NEW_PASSWORD,
+        (mark("A recovery code works once. On your account page you can set up the app again, and make new codes."),),
+    )
+    FACTORS_KEPT = _Letter(
+        mark("The second factor of your account stays"),
+        (
+            mark(
+                "The second factor of your %(product)s account was about to be removed. That is cancelled: you signed "
+                "in, or someone who reads your mail cancelled it."
+            ),
+            mark("If you did not ask for the removal, choose a new password: someone knows yours, or reads your mail."),
+        ),
+        _NEW_PASSWORD,
+    )
+    FACTORS_REMOVED = _Letter(
+        mark("The second factor of your account was removed"),
+        (
+            mark("The waiting time was over, and the second factor of your %(product)s account was removed by mail."),
+            _WAS_IT_YOU,
+        ),
+        _NEW_PASSWORD,
+    )
 
 
 class Accent(NamedTuple):
@@ -426,6 +446,11 @@ class Letters:
             raise Misconfigured("The product's name must be one line of at most 60 characters.")
         self._product, self.public_url = product.strip(), public_url.rstrip("/")
         self.languages, self._accent = languages or Languages(), accent or Accent()
+
+    def notice(self, notice: Notice, to: str, *, client: Client, at: float, language: str = "") -> Mail:
+        """Write of what a `client` did at an instant, `at`."""
+        letter = notice.value
+        return self._write(letter, to, language, self._link(letter.path), client=client, at=at)
 
     def verify_email(self, to: str, *, token: str, valid_for: float, language: str = "") -> Mail:
         return self._write(VERIFY_EMAIL, to, language, self._link(VERIFY_PATH, token), valid_for=valid_for)
@@ -490,51 +515,6 @@ class Letters:
         """Write to the owner of an account that is to be erased at the instant `until`."""
         return self._write(ACCOUNT_DELETED, to, language, self._link(KEEP_PATH, token), at=until)
 
-    def password_changed(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
-        return self._write(PASSWORD_CHANGED, to, language, self._link(FORGOT_PATH), client=client, at=at)
-
-    def password_changed_alone(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
-        """Write to an owner who has changed the password of an account that has young ways to sign in. They are not
-        named: a thief may have chosen their names.
-        """
-        return self._write(PASSWORD_CHANGED_ALONE, to, language, self._link(FORGOT_PATH), client=client, at=at)
-
-    def password_removed(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
-        return self._write(PASSWORD_REMOVED, to, language, self._link(FORGOT_PATH), client=client, at=at)
-
-    def password_reset(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
-        """Write to an owner whose account had ways to sign in that were set aside. They are not named: a thief may have
-        chosen their names.
-        """
-        return self._write(PASSWORD_RESET, to, language, self._link(FORGOT_PATH), client=client, at=at)
-
-    def new_device(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
-        return self._write(NEW_DEVICE, to, language, self._link(FORGOT_PATH), client=client, at=at)
-
-    def factor_added(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
-        return self._write(FACTOR_ADDED, to, language, self._link(FORGOT_PATH), client=client, at=at)
-
-    def factor_removed(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
-        return self._write(FACTOR_REMOVED, to, language, self._link(FORGOT_PATH), client=client, at=at)
-
-    def passkey_added(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
-        return self._write(PASSKEY_ADDED, to, language, self._link(FORGOT_PATH), client=client, at=at)
-
-    def passkey_removed(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
-        return self._write(PASSKEY_REMOVED, to, language, self._link(FORGOT_PATH), client=client, at=at)
-
-    def identity_linked(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
-        return self._write(IDENTITY_LINKED, to, language, self._link(ACCOUNT_PATH), client=client, at=at)
-
-    def identity_unlinked(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
-        return self._write(IDENTITY_UNLINKED, to, language, self._link(ACCOUNT_PATH), client=client, at=at)
-
-    def recovery_code_used(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
-        return self._write(RECOVERY_CODE_USED, to, language, self._link(FORGOT_PATH), client=client, at=at)
-
-    def recovery_codes_created(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
-        return self._write(RECOVERY_CODES_CREATED, to, language, self._link(FORGOT_PATH), client=client, at=at)
-
     def lost_factors(
         self, to: str, *, token: str, valid_for: float, client: Client, at: float, language: str = ""
     ) -> Mail:
@@ -549,24 +529,6 @@ class Letters:
     def factors_removable(self, to: str, *, token: str, until: float, language: str = "") -> Mail:
         """Write to the address of an account: from the instant `until` on, the link removes its second factor."""
         return self._write(FACTORS_REMOVABLE, to, language, self._link(REMOVE_FACTORS_PATH, token), at=until)
-
-    def factors_kept(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
-        return self._write(FACTORS_KEPT, to, language, self._link(FORGOT_PATH), client=client, at=at)
-
-    def factors_removed(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
-        return self._write(FACTORS_REMOVED, to, language, self._link(FORGOT_PATH), client=client, at=at)
-
-    def used_elsewhere(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
-        """Tell the owner of a session that `client` uses it in another way than before."""
-        return self._write(USED_ELSEWHERE, to, language, self._link(FORGOT_PATH), client=client, at=at)
-
-    def use_refused(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
-        """Tell the owner of a session that `client` used it, and was refused."""
-        return self._write(USE_REFUSED, to, language, self._link(FORGOT_PATH), client=client, at=at)
-
-    def sign_in_copied(self, to: str, *, client: Client, at: float, language: str = "") -> Mail:
-        """Warn the owner of a session whose refresh token was used twice. `client` presented it last."""
-        return self._write(SIGN_IN_COPIED, to, language, self._link(FORGOT_PATH), client=client, at=at)
 
     def _write(
         self,

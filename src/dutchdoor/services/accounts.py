@@ -16,7 +16,7 @@ from dutchdoor.credentials.base import Method
 from dutchdoor.credentials.password import Password, PasswordHasher
 from dutchdoor.issuers.issuer import Issuer
 from dutchdoor.mail import Transport
-from dutchdoor.mail.letters import Letters
+from dutchdoor.mail.letters import Letters, Notice
 from dutchdoor.model.accounts import Account
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
@@ -148,9 +148,8 @@ class Directory:
             return
         account = await self.store.account(subject)
         if account is not None:
-            letters = self.post.letters
-            write = letters.used_elsewhere if reaction == "notify" else letters.use_refused
-            self.post.notify(write, account, client, self.clock())
+            notice = Notice.USED_ELSEWHERE if reaction == "notify" else Notice.USE_REFUSED
+            self.post.notify(notice, account, client, self.clock())
 
     async def _notify_unless_answered(self, subject: str, client: Client, session_id: str, at: float) -> None:
         """Mail the owner about a session in doubt if its browser does not answer for it: a mail about each journey is
@@ -160,7 +159,7 @@ class Directory:
         await self.authority.fencing.follow()
         account = await self.store.account(subject)
         if account is not None and self.authority.must_prove(session_id):
-            self.post.notify(self.post.letters.use_refused, account, client, at)
+            self.post.notify(Notice.USE_REFUSED, account, client, at)
 
     async def _notify_of_theft(self, account: Account, client: Client) -> None:
-        self.post.notify(self.post.letters.sign_in_copied, account, client, self.clock())
+        self.post.notify(Notice.SIGN_IN_COPIED, account, client, self.clock())

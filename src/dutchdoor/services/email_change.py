@@ -20,6 +20,7 @@ from dutchdoor.credentials.passkey import PASSKEY
 from dutchdoor.credentials.password import PASSWORD
 from dutchdoor.credentials.totp import TOTP
 from dutchdoor.errors import InvalidInput, InvalidToken, NotFound, Taken
+from dutchdoor.mail.letters import Notice
 from dutchdoor.model import one_time_tokens
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import account_event
@@ -223,7 +224,7 @@ class EmailChange(Part):
             Log(account_event("email_restored", account, client, now)),
         )
         await self._remove_late(restored, stored, client)
-        self.post.notify(self.post.letters.password_changed, restored, client, now)
+        self.post.notify(Notice.PASSWORD_CHANGED, restored, client, now)
         mark = self.attempts.marked(marks, self.attempts.digest(key), "", password.created_at)
         return restored, mark, done
 

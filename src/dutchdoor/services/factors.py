@@ -17,6 +17,7 @@ from dutchdoor.credentials.passkey import PASSKEY, facts_of
 from dutchdoor.credentials.recovery_code import RECOVERY_CODE, RecoveryCodes
 from dutchdoor.credentials.totp import TOTP, Totp, new_secret, otpauth
 from dutchdoor.errors import InvalidToken, NotFound, Refused, StepUpRequired, WrongCredentials
+from dutchdoor.mail.letters import Notice
 from dutchdoor.model import one_time_tokens
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import EventName, account_event
@@ -260,7 +261,7 @@ class Factors(Part):
         codes, written = await self._fresh_codes(account, client, now)
         await self.store.commit(Expect(account.subject, account.epoch), *written)
         # A thief in a copied session would have a second factor that outlives a new password.
-        self.post.notify(self.post.letters.recovery_codes_created, account, client, now)
+        self.post.notify(Notice.RECOVERY_CODES_CREATED, account, client, now)
         return codes
 
     @retried(RACES, "removing the factor")
@@ -322,9 +323,8 @@ class Factors(Part):
             tokens_of(account.subject, "sign_in"),  # one that it was proved in and waits for its next step
             self._log("factor_removed", account, client, now, method, actor),
         )
-        letters = self.post.letters
-        letter = letters.passkey_removed if method == PASSKEY else letters.factor_removed
-        self.post.notify(letter, account, client, now)
+        notice = Notice.PASSKEY_REMOVED if method == PASSKEY else Notice.FACTOR_REMOVED
+        self.post.notify(notice, account, client, now)
 
     def _check_way_in(self, account: Account, left: Sequence[Credential]) -> None:
         """Raise `Refused` if nothing in `left` signs in to the account. The application keeps the passwords of an

@@ -16,6 +16,7 @@ from dutchdoor.credentials.passkey import PASSKEY
 from dutchdoor.credentials.password import PASSWORD
 from dutchdoor.credentials.recovery_code import RECOVERY_CODE
 from dutchdoor.errors import NotAuthenticated, NotFound, Refused
+from dutchdoor.mail.letters import Notice
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import account_event
 from dutchdoor.services.identities import Identities, ways_in
@@ -94,5 +95,5 @@ class GivingUp(Part):
             Log(account_event("password_removed", account, client, now)),
         ]
         signed_in = await self.authority.renew(ongoing, raised=raised, changes=changes, amr=ongoing.held, now=now)
-        self.post.notify(self.post.letters.password_removed, account, client, now)
+        self.post.notify(Notice.PASSWORD_REMOVED, account, client, now)
         return signed_in

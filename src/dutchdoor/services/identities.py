@@ -17,6 +17,7 @@ from dutchdoor.credentials.password import PASSWORD
 from dutchdoor.errors import IssuerRefused, NotAuthenticated, NotFound, Refused, SessionInDoubt
 from dutchdoor.issuers.identity import Identity
 from dutchdoor.issuers.issuer import Issuer
+from dutchdoor.mail.letters import Notice
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import account_event
 from dutchdoor.model.http_client import Client
@@ -141,7 +142,7 @@ class Identities(Part):
                 raise NotAuthenticated("the account changed meanwhile")
             changes = self.linking(account, identity, issuer, client, now)
             await self.store.commit(Expect(account.subject, account.epoch), *changes)
-            self.post.notify(self.post.letters.identity_linked, account, client, now)
+            self.post.notify(Notice.IDENTITY_LINKED, account, client, now)
 
         await once()
 
@@ -181,7 +182,7 @@ class Identities(Part):
                 tokens_of(account.subject, "sign_in"),  # one that began by it and waits for its next step
                 Log(account_event("identity_unlinked", account, client, now, actor=actor, detail=_kept(found).issuer)),
             )
-            self.post.notify(self.post.letters.identity_unlinked, account, client, now)
+            self.post.notify(Notice.IDENTITY_UNLINKED, account, client, now)
             return found
 
         issuer, _, subject = (await once()).handle.partition(" ")

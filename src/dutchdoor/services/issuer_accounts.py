@@ -13,6 +13,7 @@ from typing import NoReturn
 from dutchdoor.errors import InvalidInput, IssuerRefused, LastAdministrator, Taken
 from dutchdoor.issuers.identity import Identity
 from dutchdoor.issuers.issuer import Issuer
+from dutchdoor.mail.letters import Notice
 from dutchdoor.model.accounts import ADMIN, Account
 from dutchdoor.model.email_address import canonical, without_tag
 from dutchdoor.model.http_client import Client
@@ -101,7 +102,7 @@ class IssuerAccounts(Part):
         now = self.clock()
         linked = self.identities.linking(found, identity, issuer, client, now)
         await self.store.commit(Expect(found.subject, found.epoch), *linked)
-        self.post.notify(self.post.letters.identity_linked, found, client, now)
+        self.post.notify(Notice.IDENTITY_LINKED, found, client, now)
 
     async def _register(
         self,

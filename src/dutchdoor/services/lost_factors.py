@@ -18,6 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dutchdoor.errors import InvalidToken, NotFound, Refused
+from dutchdoor.mail.letters import Notice
 from dutchdoor.model import one_time_tokens
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import account_event
@@ -196,7 +197,7 @@ class LostFactors(Part):
             tokens_of(account.subject, "keep_factors"),
             Log(account_event("factor_removal_cancelled", account, client, now)),
         )
-        self.post.notify(self.post.letters.factors_kept, account, client, now)
+        self.post.notify(Notice.FACTORS_KEPT, account, client, now)
 
     @retried(RACES, "removing the factors")
     async def finish(self, token: str, *, client: Client) -> tuple[Account, Revoked]:
@@ -235,7 +236,7 @@ class LostFactors(Part):
             *self.authority.ending_all(raised, "factors_removed", now),
             Log(account_event("factors_removed", account, client, now)),
         )
-        self.post.notify(self.post.letters.factors_removed, raised, client, now)
+        self.post.notify(Notice.FACTORS_REMOVED, raised, client, now)
         return raised, done
 
     async def _redeem(self, token: str, purpose: Purpose, client: Client) -> tuple[OneTimeToken, Account]:

@@ -7,12 +7,13 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 
 from msgspec.structs import replace
 
 from dutchdoor.errors import DutchdoorError, RateLimited
 from dutchdoor.mail import Mail, Transport
-from dutchdoor.mail.letters import Letters
+from dutchdoor.mail.letters import Letters, Notice
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.email_address import canonical
 from dutchdoor.model.http_client import Client
@@ -51,21 +52,20 @@ class Post:
         finally:
             notify(self.hooks.mailed, is_sent)
 
-    def notify(self, write: Callable[..., Mail], account: Account, client: Client, at: float) -> None:
-        """Mail a notice to the account's owner if its address was ever verified: a stranger can register any other
+    def notify(self, notice: Notice, account: Account, client: Client, at: float) -> None:
+        """Mail a `notice` to the account's owner if its address was ever verified: a stranger can register any other
         address.
         """
         if account.address and account.email_verified_at is not None:
-            self.later(self._send_notice(write, account, account.address, client, at))
+            self.later(self._send_notice(notice, account, account.address, client, at))
 
-    async def _send_notice(
-        self, write: Callable[..., Mail], account: Account, address: str, client: Client, at: float
-    ) -> None:
-        key = f"{write.__name__}:{self.attempts.digest(canonical(address))}"
+    async def _send_notice(self, notice: Notice, account: Account, address: str, client: Client, at: float) -> None:
+        key = f"{notice.name.lower()}:{self.attempts.digest(canonical(address))}"
         with suppress(RateLimited):
             await self.attempts.take([bucket_of(self.attempts.limits.notice_by_mailbox, key)])
             # Not in the language of the client, which may be the thief: the owner might not read it.
-            await self.send(write, address, client=client, at=at, language=await self.language_of(account.subject))
+            language = await self.language_of(account.subject)
+            await self.send(partial(self.letters.notice, notice), address, client=client, at=at, language=language)
 
     async def language_of(self, subject: str) -> str:
         """Return the language in which an account gets its mail, "" if none is known."""

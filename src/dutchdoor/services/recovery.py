@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from dutchdoor.credentials.password import PASSWORD
 from dutchdoor.errors import AnotherBrowser, Conflict, NotFound, WrongCredentials
+from dutchdoor.mail.letters import Notice
 from dutchdoor.model import one_time_tokens
 from dutchdoor.model.accounts import Account, Credential, renewed
 from dutchdoor.model.audit_events import account_event, event
@@ -96,10 +97,7 @@ class Recovery(Part):
                 raise
             # A new password leaves what a thief may have added, and the session proved what is needed to look at it.
             young = prepared(account, await self.store.select(Credential, subject=account.subject), now)
-            letters = self.post.letters
-            self.post.notify(
-                letters.password_changed_alone if young else letters.password_changed, account, client, now
-            )
+            self.post.notify(Notice.PASSWORD_CHANGED_ALONE if young else Notice.PASSWORD_CHANGED, account, client, now)
             return signed_in, self.attempts.marked(
                 marks, self.attempts.digest(account.email or ""), "", fresh.created_at
             )
@@ -239,8 +237,7 @@ class Recovery(Part):
         if not strange:
             await self._set_aside_late(raised, client)
         if resetting:
-            letters = self.post.letters
-            self.post.notify(letters.password_reset if aside else letters.password_changed, raised, client, now)
+            self.post.notify(Notice.PASSWORD_RESET if aside else Notice.PASSWORD_CHANGED, raised, client, now)
         mark = self.attempts.marked(marks, self.attempts.digest(account.email or ""), "", password.created_at)
         return raised, mark, done
 

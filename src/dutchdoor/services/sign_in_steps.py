@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from dutchdoor.credentials.passkey import PASSKEY
 from dutchdoor.credentials.recovery_code import RECOVERY_CODE
 from dutchdoor.errors import InvalidToken, Refused, SignInUnfinished, WrongCredentials
+from dutchdoor.mail.letters import Notice
 from dutchdoor.model import one_time_tokens
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.http_client import Client
@@ -121,9 +122,9 @@ class SignInSteps(NextSteps):
             tries_again=tries_again,
         )
         if keeping:
-            self.post.notify(self.post.letters.factors_kept, proved.account, client, self.clock())
+            self.post.notify(Notice.FACTORS_KEPT, proved.account, client, self.clock())
         if not proved.place.familiar:
-            self.post.notify(self.post.letters.new_device, proved.account, client, self.clock())
+            self.post.notify(Notice.NEW_DEVICE, proved.account, client, self.clock())
         return signed_in, self.attempts.marked(browser.marks, proved.digest, proved.place.device, proved.chosen_at)
 
     async def _wait(self, proved: Proved, step: Ask, mode: Mode, client: Client, client_id: str) -> SignInUnfinished:
@@ -357,18 +358,17 @@ class SignInSteps(NextSteps):
             case Refuse(why):
                 await self.attempts.refuse(account, client, why)
                 raise InvalidToken("the account changed since the first proof")
-        letters = self.post.letters
-        for is_so, letter in (
-            (bool(keeping), letters.factors_kept),
-            (asked.enrol, letters.passkey_added if method == PASSKEY else letters.factor_added),
-            (method == RECOVERY_CODE, letters.recovery_code_used),
+        for is_so, notice in (
+            (bool(keeping), Notice.FACTORS_KEPT),
+            (asked.enrol, Notice.PASSKEY_ADDED if method == PASSKEY else Notice.FACTOR_ADDED),
+            (method == RECOVERY_CODE, Notice.RECOVERY_CODE_USED),
         ):
             if is_so:
-                self.post.notify(letter, account, client, now)
+                self.post.notify(notice, account, client, now)
         if isinstance(signed_in, SignInUnfinished):
             raise signed_in
         if not pending.familiar:
-            self.post.notify(self.post.letters.new_device, account, client, now)
+            self.post.notify(Notice.NEW_DEVICE, account, client, now)
         return Finished(
             signed_in,
             mark=self.attempts.marked(browser.marks, pending.digest, pending.device, pending.chosen_at),

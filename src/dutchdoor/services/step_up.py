@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from dutchdoor.credentials.recovery_code import RECOVERY_CODE
 from dutchdoor.errors import StepUpRequired, WrongCredentials
-from dutchdoor.mail import Mail
+from dutchdoor.mail.letters import Notice
 from dutchdoor.model.accounts import Credential
 from dutchdoor.model.issuer_sessions import IssuerSession
 from dutchdoor.model.principal import Verified, factors_of
@@ -81,7 +81,7 @@ class StepUp(Part):
         spent += self.second.keeping(account, known, client, self.clock())
         fresh = await self.fresh(ongoing, proved, *spent, tries_again=False)
         if method == RECOVERY_CODE:
-            self.post.notify(self.post.letters.recovery_code_used, account, client, self.clock())
+            self.post.notify(Notice.RECOVERY_CODE_USED, account, client, self.clock())
         return fresh
 
     async def add_totp(self, ongoing: Ongoing, token: str, code: str) -> tuple[SignedIn, tuple[str, ...]]:
@@ -94,7 +94,7 @@ class StepUp(Part):
             StepUpRequired: the account got a second factor meanwhile, and the sign-in did not prove one.
         """
         confirm = partial(self.factors.confirm_totp, ongoing.account, token, code, client=ongoing.client)
-        return await self._add(ongoing, confirm, self.post.letters.factor_added)
+        return await self._add(ongoing, confirm, Notice.FACTOR_ADDED)
 
     async def add_passkey(
         self, ongoing: Ongoing, answer: str, name: str, ceremony: Ceremony
@@ -111,16 +111,16 @@ class StepUp(Part):
             StepUpRequired: the account got a second factor meanwhile, and the sign-in did not prove one.
         """
         confirm = partial(self.factors.confirm_passkey, ongoing.account, answer, name, ceremony, client=ongoing.client)
-        return await self._add(ongoing, confirm, self.post.letters.passkey_added)
+        return await self._add(ongoing, confirm, Notice.PASSKEY_ADDED)
 
     @retried(RACES, "adding the second factor")
     async def _add(
-        self, ongoing: Ongoing, confirm: Callable[[], Awaitable[Confirmed]], letter: Callable[..., Mail]
+        self, ongoing: Ongoing, confirm: Callable[[], Awaitable[Confirmed]], notice: Notice
     ) -> tuple[SignedIn, tuple[str, ...]]:
         await self.factors.check_proved(ongoing.account.subject, ongoing.held)
         confirmed = await confirm()
         signed_in = await self.fresh(ongoing, confirmed.amr, *confirmed.changes, tries_again=False)
-        self.post.notify(letter, ongoing.account, ongoing.client, self.clock())
+        self.post.notify(notice, ongoing.account, ongoing.client, self.clock())
         return signed_in, confirmed.codes
 
     async def check_enough(self, ongoing: Ongoing, amr: tuple[str, ...] = ()) -> None:
