@@ -182,6 +182,14 @@ def test_a_template_replaces_a_page_and_may_extend_ours(folder: Callable[..., Pa
             '{% extends "base.html" %}{% block mian %}{% endblock %}',
             "login.html, line 1: base.html has no block mian, so that nothing would show it. Its blocks: footer, ",
         ),
+        ("login.html", '\n{% extends "login.html" %}', "line 2: it names itself. Ours is dutchdoor/login.html."),
+        (
+            "login.html",
+            '{% extends "dutchdoor/logn.html" %}',
+            "no template dutchdoor/logn.html. Did you mean dutchdoor/",
+        ),
+        ("login.html", '{% include "_foot.html" %}', "login.html, line 1: there is no template _foot.html."),
+        ("login.html", '{% from "part.html" import email %}', "no template part.html. Did you mean parts.html?"),
         ("assets/steal.js", "", "may be .css, .ico, .jpg, .png, .svg, .webp, .woff2"),
     ],
 )

@@ -100,8 +100,8 @@ def _named(template: nodes.Expr) -> Iterator[str]:
 
 
 def check_templates(folder: Path) -> None:
-    """Raise `Misconfigured` for a file of the folder that replaces no page, is no template, or uses a block or a value
-    that the page does not have. Names that begin with `_` are the folder's own.
+    """Raise `Misconfigured` for a file of the folder that replaces no page, is no template, or names a template, a
+    block or a value that is not there. Names that begin with `_` are the folder's own.
     """
     ours = names()
     for path in sorted(found for found in folder.rglob("*") if found.is_file()):
@@ -115,10 +115,10 @@ def check_templates(folder: Path) -> None:
                 f"{path} replaces no page.{hint} A file of your own begins with _, and what pages show is below "
                 f"assets/. The pages are {', '.join(ours)}."
             )
-        _check(path, name)
+        _check(path, name, page_templates(ENGLISH, folder))
 
 
-def _check(path: Path, name: str) -> None:
+def _check(path: Path, name: str, beside: Environment) -> None:
     try:
         source = path.read_text(encoding="utf-8")
         tree = page_templates(ENGLISH).parse(source)
@@ -127,6 +127,7 @@ def _check(path: Path, name: str) -> None:
         raise Misconfigured(f"{path} is not UTF-8.") from None
     except TemplateSyntaxError as exc:
         raise Misconfigured(f"{path}, line {exc.lineno}: {exc.message}") from None
+    _check_named(path, name, tree, beside)
     page = described(name)
     if unknown := sorted(used - page.values):
         raise Misconfigured(f"{path} uses {unknown[0]}, which this page does not have. {_has('values', page.values)}")
@@ -140,6 +141,26 @@ def _check(path: Path, name: str) -> None:
                     f"{path}, line {block.lineno}: {parent.template.value} has no block {block.name}, so that nothing "
                     f"would show it. {_has('blocks', there)}"
                 )
+
+
+def _check_named(path: Path, name: str, tree: nodes.Template, beside: Environment) -> None:
+    statements: list[nodes.Extends | nodes.Include | nodes.Import | nodes.FromImport] = [
+        *tree.find_all(nodes.Extends),
+        *(each for each in tree.find_all(nodes.Include) if not each.ignore_missing),
+        *tree.find_all(nodes.Import),
+        *tree.find_all(nodes.FromImport),
+    ]
+    known = beside.list_templates()
+    for statement in statements:
+        if not isinstance(statement.template, nodes.Const):
+            continue
+        line, named = f"{path}, line {statement.lineno}", str(statement.template.value)
+        if named == name:  # it would have no end
+            raise Misconfigured(f"{line}: it names itself. Ours is {OURS}{name}.")
+        if named not in known:
+            near = get_close_matches(named, known, 1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise Misconfigured(f"{line}: there is no template {named}.{hint}")
 
 
 def _has(what: str, these: frozenset[str]) -> str:
