@@ -22,6 +22,7 @@ from dutchdoor import Verifier
 from dutchdoor.errors import InvalidToken, Unavailable
 
 BATCH = 40
+ENDS_WITHIN = 30.0
 
 _processes = multiprocessing.get_context("forkserver")
 
@@ -57,9 +58,14 @@ def check_without_pause(
         pipe.send(verify.state)
         places = range(len(tokens))
         last: tuple[int, float] | None = None
-        while last is None or accepted.get(last[0], 0.0) <= last[1]:
+        until = 0.0
+        # One that got no processor yet goes on until it has seen both sorts of token.
+        while last is None or (
+            time.monotonic() < until
+            and not (accepted.get(last[0], 0.0) > last[1] and answers["accepted"] and (deaf or answers["refused"]))
+        ):
             if last is None and pipe.poll():
-                last = pipe.recv()
+                last, until = pipe.recv(), time.monotonic() + ENDS_WITHIN
                 continue
             for place in lots.choices(places, k=BATCH):
                 began = time.monotonic()
