@@ -270,6 +270,7 @@ def test_the_image_copies_what_is_there() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)  # it loads some twenty packages, three times
 def test_the_image_and_the_unit_install_a_program_that_runs(tmp_path: Path) -> None:
     """The commands of the Dockerfile's build stage, run in a plain directory on the wheel of `make wheel`, install a
     program that accepts the example; the head of the unit installs in the same way.
@@ -285,7 +286,8 @@ def test_the_image_and_the_unit_install_a_program_that_runs(tmp_path: Path) -> N
     subprocess.run([*build, "--out-dir", tmp_path / "dist"], cwd=ROOT, check=True)
     (stage,) = re.findall(r"^RUN ((?:.*\\\n)+.*)$", text, re.MULTILINE)
     steps = stage.replace("\\\n", "").replace("/opt/", f"{tmp_path}/opt/").replace("python -m", f"{sys.executable} -m")
-    subprocess.run(steps, shell=True, cwd=tmp_path, check=True, capture_output=True)
+    patient = {**os.environ, "PIP_RETRIES": "10", "PIP_TIMEOUT": "60"}  # with a network that is slow for a while
+    subprocess.run(steps, shell=True, cwd=tmp_path, check=True, capture_output=True, env=patient)
     placed = files_for(tmp_path, environments()["kubernetes"])
     program = tmp_path / "opt" / "dutchdoor" / "bin" / "dutchdoor"
     found = subprocess.run([program, "check"], env=placed, cwd=tmp_path, capture_output=True, text=True, check=False)
