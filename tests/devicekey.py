@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from typing import Any
+
+from tests.b64 import b64
 
 from dutchdoor.jose.jwk import Key
 
 __all__ = ["DeviceKey", "challenge_in", "made"]
 
 
-def _b64(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-
 def made(key: Key, header: object, payload: object) -> str:
     """Sign a JWT of any form; texts and bytes are taken as they are."""
     parts = [part if isinstance(part, bytes) else json.dumps(part).encode() for part in (header, payload)]
-    signed = ".".join(map(_b64, parts))
-    return f"{signed}.{_b64(key.sign(signed.encode()))}"
+    signed = ".".join(map(b64, parts))
+    return f"{signed}.{b64(key.sign(signed.encode()))}"
 
 
 def challenge_in(header: str | None) -> str:

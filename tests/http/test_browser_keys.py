@@ -37,7 +37,6 @@ from tests.pages.house import Outage
 from tests.standins import Clock
 
 from dutchdoor.model.policy import DAY, HOUR, LONGEST_ACCESS, STANDARD
-from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.log import Revocation, RevocationLog, is_doubt, next_doubt
 from dutchdoor.services import accounts
 from dutchdoor.services.lifting import ANSWERS_WITHIN
@@ -89,12 +88,6 @@ async def asked(world: World) -> tuple[Browser, DeviceKey, str]:
     return owner, key, await challenge(owner)
 
 
-async def row(world: World, browser: Browser) -> Session:
-    found = await world.store.session(browser.session_id)
-    assert found is not None
-    return found[0]
-
-
 async def names(world: World, wanted: Iterable[str]) -> list[tuple[str, str, str]]:
     found = [(each.name, each.outcome, each.detail) for each in await world.events() if each.name in set(wanted)]
     return found[::-1]
@@ -106,15 +99,15 @@ async def test_q30_a_browser_answers_for_its_session() -> None:
     """
     async with watched() as world:
         owner, key = await with_key(world)
-        before = await row(world, owner)
+        before = await world.row(owner)
         assert before.browser_key == public(key)
         owner.peer = SYDNEY
         assert asks_again(await owner.me())
-        assert (await row(world, owner)).expires_at < before.expires_at
+        assert (await world.row(owner)).expires_at < before.expires_at
         text = await challenge(owner)
         assert (await answered(owner, key, text)).status == 204
         assert (await owner.me()).status == 200
-        after = await row(world, owner)
+        after = await world.row(owner)
         assert (after.id, after.secret_hash, after.expires_at) == (before.id, before.secret_hash, before.expires_at)
         assert await names(world, {"session_confirmed"}) == [("session_confirmed", "ok", "too_fast")]
         world.directory.post._closing.set()  # the minute is over
@@ -147,7 +140,7 @@ async def test_q31_a_copy_of_the_cookies_is_asked() -> None:
         proved = await owner.call("POST", "/auth/reauthenticate", json={"password": PASSWORD})
         assert proved.status == 200
         assert (await owner.me()).status == 200 and (await thief.me()).status == 401
-        assert (await row(world, owner)).browser_key == public(key), "the session that replaces it keeps the key"
+        assert (await world.row(owner)).browser_key == public(key), "the session that replaces it keeps the key"
         refusals = await names(world, {"device_key_refused"})
         assert [outcome for _, outcome, _ in refusals] == ["refused"] * 2
 
@@ -234,31 +227,31 @@ async def test_q34_a_key_is_taken_at_a_sign_in_alone() -> None:
         thief.jar[KEY] = public(key)
         assert asks_again(await thief.me())
         assert await challenge(thief) == ""
-        assert (await row(world, owner)).browser_key is None
+        assert (await world.row(owner)).browser_key is None
         for planted in ("x", "A" * 43 + "." + "A" * 43, public(key)[:-1], public(key) + ".", f"{public(key)}; {KEY}=x"):
             browser = world.browser(peer=HERE)
             browser.jar[KEY] = planted
             await browser.login()
-            assert (await row(world, browser)).browser_key is None, planted
+            assert (await world.row(browser)).browser_key is None, planted
 
 
 async def test_q34_each_way_to_sign_in_takes_the_key() -> None:
     """A refresh session keeps it, too; and a proof inside of a session brings a new one."""
     async with watched() as world:
         refreshed, key = await with_key(world, "hybrid")
-        assert (await row(world, refreshed)).browser_key == public(key)
+        assert (await world.row(refreshed)).browser_key == public(key)
         assert (await refreshed.call("POST", "/auth/refresh")).status == 200
-        assert (await row(world, refreshed)).browser_key == public(key)
+        assert (await world.row(refreshed)).browser_key == public(key)
         owner, _ = await with_key(world)
         newer = DeviceKey()
         owner.jar[KEY] = public(newer)
         answer = await owner.call("POST", "/auth/reauthenticate", json={"password": PASSWORD})
         assert answer.status == 200 and KEY not in owner.jar
-        assert (await row(world, owner)).browser_key == public(newer)
+        assert (await world.row(owner)).browser_key == public(newer)
         owner.jar[KEY] = public(key)
         change = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
         assert (await owner.call("POST", "/auth/password", json=change)).status in {200, 202}
-        assert (await row(world, owner)).browser_key in {public(newer), public(key)}
+        assert (await world.row(owner)).browser_key in {public(newer), public(key)}
 
 
 async def test_q34_a_passkey_and_a_mailed_code_take_the_key() -> None:
@@ -278,7 +271,7 @@ async def test_q34_a_passkey_and_a_mailed_code_take_the_key() -> None:
         step = {"token": answer.json["token"], "method": "passkey", "response": signed_by}
         assert (await by_code.call("POST", "/auth/login/step", json=step)).status == 200
         for browser in (by_passkey, by_code):
-            assert (await row(world, browser)).browser_key == public(key) and KEY not in browser.jar
+            assert (await world.row(browser)).browser_key == public(key) and KEY not in browser.jar
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.long)])

@@ -67,12 +67,6 @@ class Bound(Browser):
         return self.world.prefix + "dd_bound"
 
 
-async def row(world: World, browser: Browser) -> Session:
-    found = await world.store.session(browser.session_id)
-    assert found is not None
-    return found[0]
-
-
 async def recorded(world: World, name: str) -> list[AuditEvent]:
     return [event for event in await world.events() if event.name == name]
 
@@ -170,7 +164,7 @@ async def test_k02_offers_of_one_moment_end_nothing(world: World) -> None:
     await world.register()
     browser = Bound(world)
     offer = await browser.signed_in()
-    session = await row(world, browser)
+    session = await world.row(browser)
     world.clock.forward(5)
     late = world.auth.api.bindings.challenge_for(session, anew=True)
     assert (await browser.register(offer)).status == 200
@@ -190,7 +184,7 @@ async def test_k03_another_key_for_a_bound_session_ends_it(world: World, mode: s
     browser, thief = Bound(world), Bound(world)
     await browser.signed_in(mode)
     thief.jar, thief.session_id, thief.csrf = dict(browser.jar), browser.session_id, browser.csrf
-    session = await row(world, browser)
+    session = await world.row(browser)
     assert (await browser.register()).status == 200
     world.clock.forward(45)
     kept = world.auth.api.bindings.challenge_for(session, anew=True)
@@ -214,7 +208,7 @@ async def test_k03_no_key_is_taken_late(world: World) -> None:
     await world.register()
     browser = Bound(world)
     await browser.signed_in()
-    session = await row(world, browser)
+    session = await world.row(browser)
     world.clock.forward(901)
     assert (await browser.me()).header(OFFER) is None
     refused = await browser.register(world.auth.api.bindings.challenge_for(session, anew=True))
@@ -233,7 +227,7 @@ async def test_k04_a_challenge_is_for_one_session_purpose_server_and_time(world:
     browser, other = Bound(world), Bound(world)
     await browser.signed_in()
     await other.signed_in()
-    session = await row(world, browser)
+    session = await world.row(browser)
     assert (await browser.register(other.offer)).status == 403, "of another session"
     assert (await browser.register()).status == 200
     for_refresh = await browser.challenge()
@@ -586,7 +580,7 @@ async def test_k09_a_program_that_proves_its_key_is_not_offered_another(world: W
     body = {"email": "ada@example.com", "password": PASSWORD, "mode": "hybrid"}
     answer = await browser.call("POST", "/auth/login", json=body, headers=[("dpop", proof)])
     assert (answer.json["token_type"], answer.header(OFFER)) == ("DPoP", None)
-    session = await row(world, browser)
+    session = await world.row(browser)
     bare = replace(session, binding=None)
     refused = await browser.register(world.auth.api.bindings.challenge_for(bare, anew=True))
     assert (refused.status, refused.code) == (403, "device_key_refused")
@@ -600,7 +594,7 @@ async def test_k09_another_master_key_signs_no_one_out() -> None:
         await world.register()
         browser = Bound(world)
         await browser.signed_in()
-        session = await row(world, browser)
+        session = await world.row(browser)
         api = world.auth.api
         world.auth.authority.master = MasterKeys(older)
         api.bindings = DeviceBindings(world.auth.authority)

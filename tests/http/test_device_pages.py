@@ -216,7 +216,7 @@ async def test_m11_a_sign_in_of_the_applications_own_asks_the_browser(world: Wor
     """
     account = await world.register()
     await (browser := Browser(world)).login()
-    session = await session_of(world, browser)
+    session = await world.row(browser)
     signed_in = await started(world, session.subject)
     offer = world.auth.device_offer(signed_in)
     assert challenge_in(offer["secure-session-registration"])
@@ -224,7 +224,7 @@ async def test_m11_a_sign_in_of_the_applications_own_asks_the_browser(world: Wor
     async with a_world(public_url=None) as plain:
         await plain.register()
         await (other := Browser(plain)).login()
-        assert plain.auth.device_offer(await started(plain, (await session_of(plain, other)).subject)) == {}
+        assert plain.auth.device_offer(await started(plain, (await plain.row(other)).subject)) == {}
     assert account
     assert OFFER in offer
 
@@ -265,12 +265,6 @@ async def test_m12_a_jump_that_no_copy_can_make_is_no_theft(minutes: int, status
         if minutes > 10:
             assert (await browser.prove()).status == 200
         assert (await browser.me()).status == status
-
-
-async def session_of(world: World, browser: Browser) -> Any:
-    found = await world.store.session(browser.session_id)
-    assert found is not None
-    return found[0]
 
 
 async def started(world: World, subject: str) -> Any:

@@ -27,6 +27,7 @@ from dutchdoor.model.ids import new_id
 from dutchdoor.model.policy import STANDARD, Policy
 from dutchdoor.model.rate_limits import Limits
 from dutchdoor.model.service_credentials import ClientSecret, RegisteredClient, VerifierKey, VerifierSecret
+from dutchdoor.model.sessions import Session
 from dutchdoor.services.accounts import Directory
 from dutchdoor.services.fencing import elapsed
 from dutchdoor.stores.base import Add, Store
@@ -412,6 +413,12 @@ class World:
 
     async def events(self) -> list[Any]:
         return await self.store.events(limit=500)
+
+    async def row(self, browser: Browser) -> Session:
+        """The session that a browser holds, as it is stored."""
+        found = await self.store.session(browser.session_id)
+        assert found is not None
+        return found[0]
 
 
 @contextlib.asynccontextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import urlencode
@@ -12,23 +11,11 @@ from urllib.parse import urlencode
 import pytest
 from tests.issuer import ADA, CLIENT, FaultyIssuer, House, begin, come_back, give, me, sign_in, words
 from tests.jose.test_jws import forge
-from tests.standins import Clock
 from tests.web.test_form_pages import FORM
 
 from dutchdoor.issuers import openid_provider, outbound
 from dutchdoor.jose import jws
 from dutchdoor.jose.jwk import Key
-
-
-@pytest.fixture
-def issuer() -> Iterator[FaultyIssuer]:
-    with FaultyIssuer(Clock()) as found:
-        yield found
-
-
-@pytest.fixture
-def house(issuer: FaultyIssuer) -> House:
-    return House(issuer)
 
 
 def refused(house: House, answer: Any, status: int = 403) -> str:

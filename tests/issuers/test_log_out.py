@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from tests.issuer import ADA, FaultyIssuer, House, begin, come_back, me, sign_in
-from tests.standins import Clock
 from tests.web.test_form_pages import FORM, PASSWORD
 
 from dutchdoor.jose.jwk import Key
@@ -15,17 +12,6 @@ from dutchdoor.model.policy import STANDARD
 
 PATH = "/auth/issuers/corp/backchannel-logout"
 PROGRAM = {"accept": "*/*", "content-type": "application/x-www-form-urlencoded"}
-
-
-@pytest.fixture
-def issuer() -> Iterator[FaultyIssuer]:
-    with FaultyIssuer(Clock()) as found:
-        yield found
-
-
-@pytest.fixture
-def house(issuer: FaultyIssuer) -> House:
-    return House(issuer)
 
 
 def send(house: House, token: str, path: str = PATH) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
@@ -11,7 +10,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from tests.issuer import CLIENT, SECRET, FaultyIssuer, House, begin, come_back, give, me, words
-from tests.standins import Clock
 from tests.web.test_form_pages import FORM
 
 from dutchdoor import issuers
@@ -24,12 +22,6 @@ from dutchdoor.jose.jwk import Key
 from dutchdoor.model.policy import Policy
 
 TENANT = "00000000-0000-0000-0000-00000000000a"
-
-
-@pytest.fixture
-def issuer() -> Iterator[FaultyIssuer]:
-    with FaultyIssuer(Clock()) as found:
-        yield found
 
 
 def house_of(issuer: FaultyIssuer, preset: str, **more: Any) -> House:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 from msgspec.structs import replace
 from tests.devicekey import DeviceKey
 from tests.issuer import ADA, FaultyIssuer, House, begin, come_back, me, sign_in, words
-from tests.standins import Clock
 from tests.web.test_form_pages import FORM, PASSWORD
 
 from dutchdoor.model.accounts import Credential
@@ -20,17 +18,6 @@ from dutchdoor.model.policy import STANDARD, Policy
 from dutchdoor.services.identities import IDENTITY
 
 OWN = {"email": ADA, "password": PASSWORD}
-
-
-@pytest.fixture
-def issuer() -> Iterator[FaultyIssuer]:
-    with FaultyIssuer(Clock()) as found:
-        yield found
-
-
-@pytest.fixture
-def house(issuer: FaultyIssuer) -> House:
-    return House(issuer)
 
 
 def csrf(client: Any, path: str = "/auth/account") -> dict[str, str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.issuer import ADA, CLIENT, SECRET, FaultyIssuer
-from tests.standins import HOME, Clock, Mailbox, endless
+from tests.standins import HOME, Mailbox, endless
 
 from dutchdoor import issuers
 from dutchdoor.auth import Auth
@@ -23,12 +22,6 @@ from dutchdoor.services.issuers import Answer, Came
 from dutchdoor.stores.base import Add
 
 BACK = "http://localhost:8000/auth/issuers/corp/callback"
-
-
-@pytest.fixture
-def issuer() -> Iterator[FaultyIssuer]:
-    with FaultyIssuer(Clock()) as found:
-        yield found
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.long)])

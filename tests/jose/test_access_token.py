@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.b64 import b64
 
 from dutchdoor.errors import DpopRequired, InvalidKey, InvalidToken, Misconfigured
 from dutchdoor.jose.access_token import (
@@ -43,10 +44,6 @@ CLAIMS: dict[str, Any] = {
     "roles": ["admin"],
 }
 MISSING = object()
-
-
-def b64(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def encoded(payload: bytes, header: dict[str, Any] | None = None, key: Key = KEY) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from tests.b64 import b64
 from tests.devicekey import DeviceKey, made
 
 from dutchdoor.errors import DeviceKeyRefused, InvalidKey
@@ -17,10 +17,6 @@ from dutchdoor.jose.jwk import Key
 CHALLENGE = "AGsMztz6ik6OO3Xp2G2-Gw_-sw2q"
 DEVICE = DeviceKey()
 LONG = DeviceKey("RS256")
-
-
-def b64(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def number(value: int) -> str:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.b64 import b64
 
 from dutchdoor.errors import InvalidKey
 from dutchdoor.jose.jwk import ALGORITHMS, MAX_KEYS, MAX_SET_BYTES, Key, KeySet
@@ -25,10 +26,6 @@ from dutchdoor.jose.weak_secrets import is_known_leaked
 HMAC = ("HS256", "HS384", "HS512")
 ASYMMETRIC = sorted(ALGORITHMS - set(HMAC))
 KEYS = {alg: Key.generate(alg) for alg in ("ES256", "ES384", "ES512", "EdDSA", "RS256", *HMAC)}
-
-
-def b64(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def number(value: int) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.b64 import b64
 from tests.jose.pem import public_pem
 
 from dutchdoor.errors import InvalidKey, InvalidToken
@@ -29,10 +30,6 @@ def key_of(alg: str) -> Key:
 ES, HS, ED = map(key_of, ("ES256", "HS256", "EdDSA"))
 PAYLOAD = b'{"sub":"somebody"}'
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-
-
-def b64(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def unb64(text: str) -> bytes:

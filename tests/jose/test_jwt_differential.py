@@ -9,7 +9,6 @@ token that we accept and all of them refuse.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import importlib
 import json
@@ -25,6 +24,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.b64 import b64
 from tests.jose.pem import private_pem, public_pem
 
 from dutchdoor.errors import InvalidToken
@@ -57,10 +57,6 @@ pyjwt, joserfc, authlib, jwcrypto = (module(name) for name in ("jwt", "joserfc.j
 
 Read = Callable[[str], bytes]
 Write = Callable[[bytes], str]
-
-
-def b64(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 @cache

@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from tests.b64 import b64
 from tests.nodejs import node_environment
 from tests.ports import free_port
 from tests.running import running_server
@@ -128,10 +129,6 @@ def kid_of(token: str) -> str:
 ISS = "http://localhost:8000"
 KEY = Key.generate("ES256")
 HEADER = {"alg": "ES256", "kid": KEY.kid, "typ": "at+jwt"}
-
-
-def b64(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def signed(payload: bytes, header: bytes) -> str:
