@@ -10,13 +10,15 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from tests.ports import free_port
+from tests.running import running_server
 
 from dutchdoor.auth import Auth
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
@@ -116,13 +118,44 @@ LONG = {"starlette", "litestar", "asgi", "wsgi", "djangoasync"}
 """What a short run leaves out: it has an asynchronous framework, and both of threads."""
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(name, marks=pytest.mark.long if name in LONG else []) for name in (*ASYNC, *SYNC)],
-)
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    with serving(request.param, tmp_path_factory.mktemp(request.param)) as running:
-        yield running
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], App]]:
+    """Applications by their names. Each is started when a test asks for it first, and serves all files that take it as
+    it is: a start costs a second of a processor.
+    """
+    with contextlib.ExitStack() as stack:
+        yield cache(lambda name: stack.enter_context(serving(name, tmp_path_factory.mktemp(name))))
+
+
+def among(*names: str) -> Any:
+    """The parameters of a fixture that is one application after the other."""
+    return [pytest.param(name, marks=pytest.mark.long if name in LONG else []) for name in names]
+
+
+@pytest.fixture(scope="module", params=among(*ASYNC, *SYNC))
+def served(request: pytest.FixtureRequest, running: Callable[[str], App]) -> App:
+    return running(request.param)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The server that signs the tokens for services that only verify."""
+    with running_server(tmp_path_factory.mktemp("server"), "--audience", "api") as port:
+        yield f"http://localhost:{port}"
+
+
+@pytest.fixture(scope="session")
+def verifying(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], App]]:
+    """Services of that server by their names, likewise started when a test asks for them first. None ends before the
+    others: a log-out would wait until the lease of one that is gone has run out.
+    """
+    with contextlib.ExitStack() as stack:
+        yield cache(lambda name: stack.enter_context(serving(name, tmp_path_factory.mktemp(name), issuer=server)))
+
+
+@pytest.fixture(scope="module", params=among(*ASYNC, *SYNC))
+def service(request: pytest.FixtureRequest, verifying: Callable[[str], App]) -> App:
+    return verifying(request.param)
 
 
 @pytest.fixture

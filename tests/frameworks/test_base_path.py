@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
-from tests.frameworks.conftest import ASYNC, LONG, PASSWORD, SYNC, App, serving
+from tests.frameworks.conftest import ASYNC, PASSWORD, SYNC, App, among, serving
 from tests.running import running_server
 
 from dutchdoor import Verifier
@@ -22,10 +24,7 @@ from dutchdoor.errors import Misconfigured
 WHO = {"email": "ada@example.com", "password": PASSWORD}
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(name, marks=pytest.mark.long if name in LONG else []) for name in (*ASYNC, *SYNC)],
-)
+@pytest.fixture(scope="module", params=among(*ASYNC, *SYNC))
 def below(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     with serving(request.param, tmp_path_factory.mktemp(request.param), base_path="/a/id") as running:
         yield running
@@ -57,7 +56,10 @@ async def test_all_of_it_is_below_the_base_path(below: App) -> None:
         tokens = client.post("/a/id/auth/login", json={**WHO, "mode": "hybrid"}, headers={"cookie": ""}).json()
     async with Verifier(metadata["issuer"]) as verifier:
         assert (await verifier.check(tokens["access_token"])).email is None
-        assert verifier.state == "fresh"
+        until = time.monotonic() + 60
+        while verifier.state != "fresh":  # on a busy machine an answer may be late
+            assert time.monotonic() < until
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize(

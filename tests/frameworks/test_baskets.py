@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx2
 import pytest
-from tests.frameworks.conftest import ASYNC, LONG, OF_DJANGO, SYNC, App, serving, signed_in
+from tests.frameworks.conftest import ASYNC, OF_DJANGO, SYNC, App, among, signed_in
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -18,12 +18,9 @@ FRAMEWORKS = [name for name in (*ASYNC, *SYNC) if name not in OF_DJANGO]
 TEXT = {"content-type": "text/plain"}
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param(name, marks=pytest.mark.long if name in LONG else []) for name in FRAMEWORKS]
-)
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    with serving(request.param, tmp_path_factory.mktemp(request.param)) as running:
-        yield running
+@pytest.fixture(scope="module", params=among(*FRAMEWORKS))
+def served(request: pytest.FixtureRequest, running: Callable[[str], App]) -> App:
+    return running(request.param)
 
 
 def add(client: httpx2.Client, key: str, item: str, **headers: str) -> httpx2.Response:

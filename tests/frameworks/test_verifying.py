@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import httpx2
 import pytest
-from tests.frameworks.conftest import ASYNC, LONG, PASSWORD, SYNC, App, serving
-from tests.running import running_server
+from tests.frameworks.conftest import PASSWORD, App
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from dutchdoor.client.dpop import Nonces, ProofKey
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The server that signs the tokens."""
-    with running_server(tmp_path_factory.mktemp("server"), "--audience", "api") as port:
-        yield f"http://localhost:{port}"
-
-
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(name, marks=pytest.mark.long if name in LONG else []) for name in (*ASYNC, *SYNC)],
-)
-def service(request: pytest.FixtureRequest, server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    with serving(request.param, tmp_path_factory.mktemp(request.param), issuer=server) as running:
-        yield running
 
 
 @cache
