@@ -61,6 +61,14 @@ def test_p16_every_command_is_found_by_a_slip_of_its_name(run: Run) -> None:
             assert f"'{name}'" in run(name[:-1]).err
 
 
+def test_p16_help_is_whole(run: Run) -> None:
+    """The list of commands has whole sentences, and each example is one line that can be copied."""
+    for path in ((), ("user",), ("key",), ("verifier",), ("user", "factors")):
+        assert "..." not in run(*path, "--help").out.replace("ARGS]...", "")
+    shown = run("audit", "--help").out
+    assert "\n    dutchdoor audit --name session_started --since 1d --json\n" in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -201,7 +209,10 @@ def test_p12_no_mode_of_a_device_is_to_be_changed(run: Run) -> None:
         ("idle_for", "90d", "{} must not be longer than absolute_for"),
         ("password_minimum", "4", "{} must be between 8 and 64"),
         ("workers", "0", "{} must be at least 1"),
-        ("alg", "none", "{}: 'none' is not one of"),
+        ("alg", "ES265", "{}: 'ES265' is not one of ES256, EdDSA, RS256, HS256. Did you mean ES256?"),
+        ("database", "door.db", "{}: A database is a URL"),
+        ("redis", "pigeon://x", "{}"),
+        ("tls_cert", "cert.pem", "{} needs tls_key, too: --tls-key or DUTCHDOOR_TLS_KEY."),
     ],
 )
 def test_p17_a_wrong_setting_is_named_as_it_was_written(run: Run, name: str, value: str, says: str) -> None:

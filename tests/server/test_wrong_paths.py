@@ -12,7 +12,7 @@ from tests.stores.test_new_kind import WITH_BADGES
 
 from dutchdoor.errors import Misconfigured
 from dutchdoor.model.master_key import MasterKey
-from dutchdoor.server import options
+from dutchdoor.server import factory
 from dutchdoor.server.cli import cli
 from dutchdoor.stores.base import Store
 from dutchdoor.stores.postgres import PostgresStore
@@ -119,16 +119,16 @@ def test_p40_a_newer_program_lists_nothing_and_writes_nothing(
         assert run("user", "list").err == nothing.err, "it created no table"
         assert "Created the tables of dutchdoor in the database (DUTCHDOOR_DATABASE)." in run("client", "add", "a").err
     made(run)
-    monkeypatch.setattr(options, "make_store", _of_a_newer_program)
+    monkeypatch.setattr(factory, "make_store", _of_a_newer_program)
     for words in (("user", "list"), ("key", "list"), ("audit",), ("user", "show", "ada@example.com"), ("purge",)):
         told = run(*words)
         assert told.code == 2, words
         assert "is older than this program: it has not had" in told.err
         assert "run `dutchdoor migrate`" in told.err
     assert run("user", "create", "b@example.com", "--password-stdin", text=PASSWORD).code == 2
-    monkeypatch.setattr(options, "make_store", make_store)
+    monkeypatch.setattr(factory, "make_store", make_store)
     assert run("user", "list").code == 0, "the older program goes on"
-    monkeypatch.setattr(options, "make_store", _of_a_newer_program)
+    monkeypatch.setattr(factory, "make_store", _of_a_newer_program)
     assert run("migrate", "--json").json["rows"]["badges"] == 0
     assert run("user", "list").code == 0
 

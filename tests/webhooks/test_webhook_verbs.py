@@ -27,10 +27,10 @@ def test_a_webhook_by_command(run: Run, receiver: Receiver) -> None:
     """B26: its secret is printed once; a test, a status and a replay say what is; each step is in the audit log."""
     assert run("user", "create", "ada@example.com", "--password-stdin", text="an unlikely phrase 42").code == 0
     refused = run("webhook", "add", receiver.url)
-    assert (refused.code, "webhook_network" in refused.err) == (1, True)
+    assert (refused.code, "webhook_network" in refused.err) == (2, True)
     added = run("webhook", "add", receiver.url, "--event", "login", "--json", *NETWORK).json
     receiver.secrets.append(added["secret"])
-    assert run("webhook", "add", receiver.url, "--event", "logn", *NETWORK).code == 1
+    assert run("webhook", "add", receiver.url, "--event", "logn", *NETWORK).code == 2
     (row,) = run("webhook", "list", "--json").json
     assert (row["id"], row["events"], row["state"]) == (added["id"], ["login"], "active")
     assert added["secret"] not in run("webhook", "list").out

@@ -24,7 +24,7 @@ from dutchdoor.server.serve import refuse_unsafe
 from dutchdoor.server.settings import SETTINGS
 from dutchdoor.server.tls import tls_context
 from dutchdoor.stores.file_access import is_closed_to_others
-from dutchdoor.stores.urls import is_in_memory, make_store
+from dutchdoor.stores.urls import is_in_memory
 from dutchdoor.webhooks.reach import Reach
 
 __all__ = ["Finding", "findings", "revocation_window"]
@@ -52,7 +52,6 @@ class Finding(Struct, frozen=True, kw_only=True):
 
 def findings(settings: Settings) -> list[Finding]:
     """List the unsafe settings, the worst first. Raises `Misconfigured` for settings that `serve` refuses to read."""
-    make_store(settings.database.reveal(), "" if settings.redis is None else settings.redis.reveal())
     refuse_wrong(settings)
     found = [
         *_reach(settings),

@@ -313,10 +313,12 @@ def _read(name: str, value: object, source: str) -> object:
     setting = BY_NAME.get(name)
     if setting is None:  # the file of a secret
         return _text(value, source)
+    if setting.choices and not isinstance(value, str | list | tuple):
+        raise _no_choice(setting, value, source)
     read: object = _READERS[setting.kind](value, source)
     for each in read if isinstance(read, tuple) else (read,):
         if setting.choices and each not in setting.choices:
-            raise Misconfigured(f"{source}: {each!r} is not one of {', '.join(setting.choices)}.")
+            raise _no_choice(setting, each, source)
     if isinstance(read, int | float):
         # Refused and not clamped: an administrator who asks for 100,000 workers must see that this is not possible.
         unit = " seconds" if setting.kind == "duration" else ""
@@ -325,6 +327,12 @@ def _read(name: str, value: object, source: str) -> object:
         if setting.most is not None and read > setting.most:
             raise Misconfigured(f"{source} must be at most {setting.most:g}{unit}.")
     return read
+
+
+def _no_choice(setting: Setting, value: object, source: str) -> Misconfigured:
+    meant = near(value, setting.choices)
+    hint = f" Did you mean {meant}?" if meant else ""
+    return Misconfigured(f"{source}: {value!r} is not one of {', '.join(setting.choices)}.{hint}")
 
 
 def _text(value: object, source: str) -> str:
@@ -435,8 +443,10 @@ def _as_written(text: str, sources: Mapping[str, str]) -> str:
 
 
 def _check(settings: Settings) -> None:
-    if (settings.tls_cert is None) != (settings.tls_key is None):
-        raise Misconfigured("--tls-cert and --tls-key belong together: set both or neither.")
+    for name, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
+        if getattr(settings, name) is not None and getattr(settings, other) is None:
+            lacking = BY_NAME[other]
+            raise Misconfigured(f"{settings.source(name)} needs {other}, too: {lacking.option} or {lacking.variable}.")
     for setting in SETTINGS:
         if setting.kind == "url" and settings.source(setting.name) == setting.option:
             refuse_argument(getattr(settings, setting.name), setting.option, setting.variable)

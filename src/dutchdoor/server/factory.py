@@ -23,7 +23,7 @@ from dutchdoor.stores.urls import is_in_memory, make_store
 from dutchdoor.web.pages.branding import Branding
 from dutchdoor.web.pages.site import ACCOUNT_PATH
 
-__all__ = ["another_master_key", "as_served", "local_url", "make_auth", "refuse_wrong", "sqlite_file"]
+__all__ = ["another_master_key", "as_served", "local_url", "make_auth", "refuse_wrong", "sqlite_file", "store_of"]
 
 
 def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
@@ -84,6 +84,15 @@ def make_auth(settings: Settings, *, store: Store | None = None) -> Auth:
     )
 
 
+def store_of(settings: Settings) -> Store:
+    """Create the store of the settings, without opening it. Raises `Misconfigured`, which names the setting."""
+    try:
+        return make_store(settings.database.reveal())
+    except Misconfigured as exc:
+        source = settings.sources.get("database", settings.source("database_file"))
+        raise Misconfigured(f"{source}: {exc}") from None
+
+
 def refuse_wrong(settings: Settings) -> None:
     """Build an `Auth` and drop it: what it refuses is refused before a file is created for it.
 
@@ -92,6 +101,7 @@ def refuse_wrong(settings: Settings) -> None:
     Raises:
         Misconfigured: a setting is wrong. The message names it as the administrator wrote it.
     """
+    store_of(settings)
     unkeyed = replace(settings, master_key=Secret(MasterKey.generate().text()), breached=None)
     try:
         make_auth(unkeyed, store=make_store("memory:"))

@@ -24,7 +24,21 @@ def imported(module: str, name: str, *, extra: str) -> click.Command:
     finally:
         gc.freeze()  # nor will the collections of a server, and the last one at the exit, look at what stays
         gc.enable()
+    _show_whole(found)
     return found
+
+
+def _show_whole(command: click.Command) -> None:
+    """Keep click from cutting the first sentence of a command in a list, and from wrapping an example, which a person
+    copies.
+    """
+    command.short_help = command.get_short_help_str(limit=1000)
+    title, _, examples = (command.epilog or "").partition(": ")
+    if title in {"Example", "Examples"}:
+        command.epilog = "\n".join(["\b", f"{title}:", *(f"  {each}" for each in examples.split("; "))])
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            _show_whole(inner)
 
 
 class _Lacking(click.Command):

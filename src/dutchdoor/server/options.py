@@ -21,13 +21,13 @@ from dutchdoor.model.email_address import canonical
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.master_key import MasterKey
 from dutchdoor.server.config import Secret, Settings, read_settings
-from dutchdoor.server.factory import another_master_key, as_served, make_auth, refuse_wrong, sqlite_file
+from dutchdoor.server.factory import another_master_key, as_served, make_auth, refuse_wrong, sqlite_file, store_of
 from dutchdoor.server.settings import BY_NAME, SETTINGS, Setting
 from dutchdoor.server.terminal import agree, as_json, say, write
 from dutchdoor.stores.base import Revoked, Store
 from dutchdoor.stores.migrations import NoSchema, OlderSchema
 from dutchdoor.stores.transfer import Movable
-from dutchdoor.stores.urls import is_in_memory, make_store, naming
+from dutchdoor.stores.urls import is_in_memory, naming
 from dutchdoor.web.schemas import Fence
 
 __all__ = [
@@ -142,7 +142,7 @@ def with_auth(
     has_key = _has_master_key(settings)
 
     async def run() -> T:
-        store = make_store(settings.database.reveal())
+        store = store_of(settings)
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(naming(settings.database.reveal()))
             stack.push_async_callback(store.close)
