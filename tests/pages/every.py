@@ -29,12 +29,13 @@ from dutchdoor.model.accounts import Credential
 from dutchdoor.model.audit_events import account_event
 from dutchdoor.model.bindings import Binding
 from dutchdoor.model.http_client import Client
-from dutchdoor.model.policy import STANDARD
+from dutchdoor.model.policy import HOUR, STANDARD
 from dutchdoor.model.rate_limits import Limit, Limits
 from dutchdoor.model.sessions import SessionToken
+from dutchdoor.revocation.log import Revocation, next_doubt
 from dutchdoor.services.passkeys import Ceremony
 from dutchdoor.services.set_aside import setting_aside
-from dutchdoor.stores.base import Log, Swap
+from dutchdoor.stores.base import Log, Revoke, Swap
 from dutchdoor.web.api import Route
 
 FOUR = Limit(name="sign_in_by_stranger", count=4, per_seconds=3600, burst=4)
@@ -296,20 +297,51 @@ def second_factor(visit: Visit) -> None:
     visit.open("/auth/account")
 
 
-def second_step(visit: Visit) -> None:
-    """Give the password of an account that has an app."""
+def with_app(visit: Visit) -> str:
+    """Sign a person in and give the account an app; return its address."""
     email = visit.house.register()
-    account, factors, client = visit.house.account(email), visit.house.auth.directory.factors, Client()
+    visit.house.admit(visit.page.context, email)
+    account, factors = visit.house.account(email), visit.house.auth.directory.factors
 
     async def add() -> None:
         begun = await factors.begin_totp(account, amr=None)
         code = pyotp.TOTP(begun.secret).at(int(visit.house.clock()))
-        made = await factors.confirm_totp(account, begun.token, code, client=client)
+        made = await factors.confirm_totp(account, begun.token, code, client=Client())
         await factors.store.commit(*made.changes)
 
     visit.house.do(add())
+    return email
+
+
+def second_step(visit: Visit) -> None:
+    email = with_app(visit)
+    visit.page.context.clear_cookies()
     visit.open("/auth/login")
     visit.send(email=email, password=PASSWORD)
+
+
+def code_again(visit: Visit) -> None:
+    with_app(visit)
+    visit.open("/auth/confirm?factors=2&next=/auth/devices")
+
+
+def suspected(visit: Visit) -> None:
+    """Ask a person whose session was used in a way that looks like theft."""
+    house, email = visit.house, visit.house.register()
+    house.admit(visit.page.context, email)
+    cookies = {cookie["name"]: cookie["value"] for cookie in visit.page.context.cookies()}
+    session, subject = SessionToken.parse(cookies["dd_session"]).id, house.account(email).subject
+
+    async def doubt() -> None:
+        now = house.clock()
+        until, number = now + HOUR, next_doubt(0, now)
+        entry = Revocation(kind="doubt", id=session, min_epoch=number, expires_at=until, subject=subject)
+        await house.auth.store.commit(Revoke(entry))
+        await house.auth.authority.fencing.catch_up()
+
+    house.do(doubt())
+    visit.open("/auth/devices")
+    visit.page.wait_for_url("**/auth/confirm?**")
 
 
 def wrong_second_step(visit: Visit) -> None:
@@ -515,6 +547,8 @@ FURTHER: tuple[State, ...] = (
     State("account-passkeys", "/auth/account", passkeys),
     State("second-step-passkey", "/auth/login/step", passkey_step),
     State("confirm-passkey", "/auth/confirm", passkey_again),
+    State("confirm-app", "/auth/confirm", code_again),
+    State("confirm-suspected", "/auth/confirm", suspected),
     State("register-refused", "/auth/register", weak_password, status=422, refused=True),
     State("login-others", "/auth/login", at("/auth/login"), house="others"),
     State("register-others", "/auth/register", at("/auth/register"), house="others"),
