@@ -283,7 +283,7 @@ def test_a_spread_is_short(low: float, high: float, unit: str, text: str) -> Non
 def test_cells_that_are_alike_are_said_once() -> None:
     """A fact names patterns together of which it says the same."""
     mobile = next(fact for fact in FACTS if fact.id == "mobile")
-    assert (["JWT as known", "JWT with fence"], "works; the user signs in again when it expires") in together(
+    assert (["plain JWT", "JWT with fence"], "works; the user signs in again when it expires") in together(
         mobile, COLUMNS
     )
 

@@ -88,7 +88,7 @@ COLUMNS: Final = (
     ),
     Column(
         id="plain",
-        title="JWT as known",
+        title="plain JWT",
         says="HS256, one secret, valid until it expires: a stand-in of a few lines for what tutorials build",
     ),
     Column(
@@ -160,7 +160,7 @@ MEASURED: Final = (
         says="immediate log-out: from the click until all refuse",
         unit="s",
         how="POST /auth/logout to `dutchdoor serve` until the server (session) or the last of three Verifiers (jwt, "
-        "hybrid) refuses; JWT as known: what is left of its life, for nothing ends it",
+        "hybrid) refuses; plain JWT: what is left of its life, for nothing ends it",
         reads="Behind a fence a signed token ends with its log-out, as a session does. A plain one is accepted until "
         "it expires.",
     ),

@@ -112,7 +112,7 @@ PATTERNS: Final = (
     ),
     Pattern(
         id="plain",
-        title=mark("JWT as people know it"),
+        title=mark("Plain JWT"),
         says=mark("HS256, one secret, valid until it expires: what most tutorials build. It is not of dutchdoor."),
         shows=mark("The server stores nothing, so a log-out only deletes the copy of the owner. The thief goes on."),
         asks={},
