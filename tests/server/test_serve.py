@@ -373,7 +373,7 @@ def test_a_metrics_port_that_is_taken_is_named(tmp_path: Path, server: Running, 
 # --- bounds ----------------------------------------------------------------------------------------------------------
 
 
-def raw(server: Running, *pieces: bytes, wait: float = 10.0) -> bytes:
+def raw(server: Running, *pieces: bytes, wait: float = 60.0) -> bytes:
     """Send bytes as they are, and read until the server closes."""
     with socket.create_connection((server.host, server.port), timeout=wait) as connection:
         answer = b""
@@ -414,12 +414,12 @@ def test_a_client_that_takes_its_time_is_closed(server: Running) -> None:
         HEAD.replace(b"GET /livez", b"POST /auth/login")
         + b"Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
     )
-    with socket.create_connection((server.host, server.port), timeout=20) as kept:
+    with socket.create_connection((server.host, server.port), timeout=60) as kept:
         assert alive(kept)
         for pieces in ((), (HEAD,), (body,)):
             started = time.monotonic()
-            assert raw(server, *pieces, wait=20) == b""
-            assert 1.5 < time.monotonic() - started < 15
+            assert raw(server, *pieces, wait=60) == b""
+            assert 1.5 < time.monotonic() - started < 45
         assert alive(kept)
         kept.sendall(HEAD)  # half of the next request, on a connection that was honest so far
         assert kept.recv(65536) == b""
