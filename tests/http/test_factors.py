@@ -11,10 +11,12 @@ from typing import Any
 import pyotp
 import pytest
 from msgspec.structs import replace
-from tests.http.world import PASSWORD, Answer, Browser, Program, World, a_world, basic
+from tests.http.world import OTHER_PASSWORD, PASSWORD, Answer, Browser, Program, World, a_world, basic
 from tests.standins import Clock
 
 from dutchdoor.credentials.totp import otpauth
+from dutchdoor.errors import StepUpRequired
+from dutchdoor.guard.requirement import Requirement
 from dutchdoor.model.accounts import Credential
 from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.policy import DAY, STANDARD
@@ -476,6 +478,41 @@ async def test_what_asks_for_a_fresh_proof_asks_for_the_factor(world: World, met
     again = {"method": "totp", "response": code(world, secret)}
     assert (await old.call("POST", "/auth/reauthenticate", json=again)).status == 200
     assert (await old.call(method, path, json=body)).status in {200, 202, 404}
+
+
+@pytest.mark.parametrize("again", ["/auth/reauthenticate", "/auth/password"])
+async def test_a_copied_sign_in_and_the_password_are_no_fresh_second_factor(world: World, again: str) -> None:
+    """Malware copies the cookie of a sign-in that proved the app an hour ago, and the saved password. The password is a
+    fresh proof of itself alone: the app is asked for before a factor is added, the address changed or a route served
+    that wants both kinds.
+    """
+    _, secret, _ = await with_app(world)
+    thief = world.browser()
+    token = (await begin(thief)).json["token"]
+    assert (await step(thief, token, code(world, secret))).status == 200
+    world.clock.now += 3600
+    both, acts = Requirement.of(factors=2, fresh="5m"), ("/auth/factors/totp/enrol", "/auth/email/change")
+    body = {"email": "thief@example.com"}
+
+    async def refused() -> None:
+        for path in acts:
+            answer = await thief.call("POST", path, json=body if "email" in path else None)
+            assert (answer.status, answer.code, answer.json["factors"]) == (401, "step_up_required", 2), answer
+        caller = await world.auth.authority.resume(thief.jar["__Host-dd_session"])
+        with pytest.raises(StepUpRequired) as asked:
+            both.check(caller.principal, world.clock())
+        assert asked.value.factors == 2
+
+    await refused()
+    knows = {"password": PASSWORD, "current_password": PASSWORD, "new_password": OTHER_PASSWORD}
+    taken = ("password",) if again == "/auth/reauthenticate" else ("current_password", "new_password")
+    answer = await thief.call("POST", again, json={name: knows[name] for name in taken})
+    assert answer.status in {200, 202}, answer
+    await refused()
+    proof = {"method": "totp", "response": code(world, secret)}
+    assert (await thief.call("POST", "/auth/reauthenticate", json=proof)).status == 200
+    both.check((await world.auth.authority.resume(thief.jar["__Host-dd_session"])).principal, world.clock())
+    assert (await thief.call("POST", acts[1], json=body)).status == 202
 
 
 async def test_a_step_is_taken_by_the_client_of_the_sign_in(world: World) -> None:

@@ -57,4 +57,4 @@ class Requirement(Struct, frozen=True):
         if self.factors > max(1, factors_of(principal.amr)):
             raise StepUpRequired("the caller gave too few factors", max_age=self.fresh, factors=self.factors)
         if self.fresh is not None and now - principal.auth_time > self.fresh:
-            raise StepUpRequired("the caller authenticated too long ago", max_age=self.fresh)
+            raise StepUpRequired("the caller authenticated too long ago", max_age=self.fresh, factors=self.factors)

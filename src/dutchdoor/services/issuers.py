@@ -371,11 +371,11 @@ class IssuerLogins(Part):
                 raise NotAuthenticated("the session ended meanwhile")
             session = remembered.session
         first, *more = _proofs(issuer, identity, self.clock())
-        held = (*way.amr, *(amr for proof in more for amr in proof.amr))
+        proved = tuple(amr for proof in (first, *more) for amr in proof.amr)
         in_doubt = self.authority.must_prove(way.session)
-        ongoing = Ongoing(account, session, client, way.client_id, held, in_doubt=in_doubt)
-        await self.step_up.check_enough(ongoing, tuple(amr for proof in (first, *more) for amr in proof.amr))
-        return await self.step_up.fresh(ongoing, first.amr, self.attempts.forgiving(account))
+        ongoing = Ongoing(account, session, client, way.client_id, way.amr, in_doubt=in_doubt)
+        await self.step_up.check_enough(ongoing, proved)
+        return await self.step_up.by_first(ongoing, proved, self.attempts.forgiving(account))
 
     # Signing out there
 

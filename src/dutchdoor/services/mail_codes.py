@@ -296,7 +296,7 @@ class MailedCodes(Part):
         if not self.codes.is_right(stored.id, kept.code, code):
             await self._refuse(account, client, "wrong code by mail")
         changes = Take(stored), Forgive(forget=(row,))
-        return await self.step_up.fresh(ongoing, (self.codes.amr,), *changes, tries_again=False)
+        return await self.step_up.by_first(ongoing, (self.codes.amr,), *changes, tries_again=False)
 
     async def _redeem(self, token: str, purpose: Purpose, client: Client) -> tuple[OneTimeToken, Kept]:
         try:

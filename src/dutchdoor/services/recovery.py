@@ -65,7 +65,11 @@ class Recovery(Part):
         # A thief with the password and a session from before the factor must not lock the owner out with a new one.
         await self.factors.check_proved(ongoing.account.subject, ongoing.held)
         await self.attempts.take(self.attempts.inside(ongoing.account, ongoing.session))
-        client, amr = ongoing.client, tuple(dict.fromkeys((*ongoing.held, "pwd")))
+        # A factor that was proved long ago does not become fresh by the password: see `StepUp.by_first`.
+        proved_at = ongoing.session.auth_time if ongoing.session else 0.0
+        is_old = self.clock() - proved_at > self.policy.step_up_for
+        held = () if is_old and (await self.factors.of(ongoing.account.subject))[0] else ongoing.held
+        client, amr = ongoing.client, tuple(dict.fromkeys((*held, "pwd")))
 
         @retried(RACES, "changing the password")
         async def once() -> tuple[SignedIn, str]:

@@ -53,7 +53,7 @@ class StepUp(Part):
         checked = await self.sign_in.check_password(
             ongoing.account, ongoing.session, password, client=ongoing.client, login=login
         )
-        return await self.fresh(replace(ongoing, account=checked.account), checked.amr, checked.forgiving)
+        return await self.by_first(replace(ongoing, account=checked.account), checked.amr, checked.forgiving)
 
     @retried(RACES, "proving again")
     async def prove_again(
@@ -130,8 +130,21 @@ class StepUp(Part):
 
         Raises `StepUpRequired`.
         """
-        if ongoing.in_doubt and factors_of(amr) < 2 and (await self.factors.of(ongoing.account.subject))[0]:  # noqa: PLR2004
+        if ongoing.in_doubt and await self._is_short(ongoing, amr):
             raise StepUpRequired("a sign-in in doubt, without its second factor", factors=2)
+
+    async def _is_short(self, ongoing: Ongoing, amr: tuple[str, ...]) -> bool:
+        """Return whether the account has a second factor, and a proof is one kind alone."""
+        return factors_of(amr) < 2 and bool((await self.factors.of(ongoing.account.subject))[0])  # noqa: PLR2004
+
+    async def by_first(
+        self, ongoing: Ongoing, proved: tuple[str, ...], *also: Change, tries_again: bool = True
+    ) -> SignedIn:
+        """Replace a sign-in as `fresh` does, by a first proof. A second factor that was proved before does not become
+        fresh with it: a thief who copied the cookie and knows the password would add a factor of their own.
+        """
+        held = proved if await self._is_short(ongoing, proved) else ongoing.held
+        return await self.fresh(replace(ongoing, held=held), proved, *also, tries_again=tries_again)
 
     async def fresh(
         self, ongoing: Ongoing, proved: tuple[str, ...], *also: Change, tries_again: bool = True

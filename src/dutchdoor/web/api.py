@@ -562,7 +562,9 @@ class Api:
         await self.directory.factors.check_proved(principal.subject, principal.amr)
         policy = self.authority.policy
         if self.authority.clock() - principal.auth_time > policy.step_up_for:
-            raise StepUpRequired("the administrator authenticated too long ago", max_age=policy.step_up_for)
+            # The password alone would be fresh, and not enough: who has a factor is asked for that at once.
+            asked = 2 if (await self.directory.factors.of(principal.subject))[0] else 1
+            raise StepUpRequired("the caller authenticated too long ago", max_age=policy.step_up_for, factors=asked)
 
 
 def _caller(principal: Principal | None, held: Remembered | None) -> Caller | None:
