@@ -134,7 +134,7 @@ def test_a_site_chooses_its_languages_and_texts(tmp_path: Path):
 @pytest.mark.parametrize(
     ("written", "settings", "expected"),
     [
-        ('msgid "End %(device)s"\nmsgstr "%(gerät)s"\n', {}, "has other places for values"),
+        ('msgid "End %(device)s"\nmsgstr "%(gerät)s"\n', {}, "catalogues: {folder}/de.po has other places for values"),
         ('msgid "End %(device)s"\nmsgstr "100% %(device)s"\n', {}, "has other places for values"),
         ('msgid "Sign in\n', {}, "cannot be read"),
         ("", {"languages": ["xx"]}, "there is no catalogue xx.po. There are en, de"),
@@ -145,8 +145,9 @@ def test_a_site_chooses_its_languages_and_texts(tmp_path: Path):
 def test_a_catalogue_that_does_not_fit_is_refused_at_start(tmp_path: Path, written, settings, expected):
     """A mistake in a file or a setting is no error on a page, weeks later: the start says what is wrong."""
     (tmp_path / "de.po").write_text(written)
-    with pytest.raises(Misconfigured, match=re.escape(expected)):
+    with pytest.raises(Misconfigured, match=re.escape(expected.format(folder=tmp_path))) as refused:
         Auth("memory:", **{"catalogues": tmp_path, **settings})
+    assert ("There are en, de" in str(refused.value)) == ("no catalogue" in expected)
 
 
 def test_english_needs_no_babel():

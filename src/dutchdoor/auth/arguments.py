@@ -202,6 +202,8 @@ def read_languages(tags: Sequence[str], catalogues: str | os.PathLike[str] | Non
         raise Misconfigured(
             f"languages: {exc.args[0]}. There are {', '.join(SHIPPED)}; `catalogues` names a folder with others."
         ) from None
+    except ValueError as exc:
+        raise Misconfigured(f"catalogues: {exc}.") from None
 
 
 def read_local_origin(url: str) -> str:

@@ -94,6 +94,7 @@ def language(tag: str, folder: Path | None = None) -> Language:
 
     Raises:
         LookupError: no catalogue is there.
+        ValueError: a catalogue cannot be used.
     """
     name = f"{tag.replace('-', '_')}.po"
     found = [place / name for place in (folder, CATALOGUES) if place and (place / name).is_file()]
@@ -120,14 +121,14 @@ def _read(path: Path, *, checked: bool) -> NullTranslations:
         with path.open("rb") as lines:
             catalogue = import_module("babel.messages.pofile").read_po(lines, abort_invalid=True)
     except (OSError, ValueError, import_module("babel.messages.pofile").PoFileError) as exc:
-        raise LookupError(f"{path} cannot be read: {exc}") from None
+        raise ValueError(f"{path} cannot be read: {exc}") from None
     for message in catalogue if checked else ():
         places = dict.fromkeys(_PLACE.findall(str(message.id)), "")
         for form in message.string if isinstance(message.string, tuple) else (message.string,):
             try:
                 form % places if places else form
             except (KeyError, TypeError, ValueError):
-                raise LookupError(f"{path} has other places for values than the original in: {form}") from None
+                raise ValueError(f"{path} has other places for values than the original in: {form}") from None
     compiled = io.BytesIO()
     import_module("babel.messages.mofile").write_mo(compiled, catalogue)
     compiled.seek(0)
@@ -145,7 +146,8 @@ class Languages:
         site's own, which may replace single texts of ours or be of another language.
 
         Raises:
-            LookupError: a language has no catalogue, or a catalogue of the folder cannot be used.
+            LookupError: a language has no catalogue.
+            ValueError: a catalogue of the folder cannot be used.
         """
         self._folder = folder
         self.tags = tuple(tags) or tuple(dict.fromkeys((*SHIPPED, *(_tags(folder) if folder else ()))))
