@@ -52,6 +52,8 @@ def routes(pages: Pages) -> list[Route]:
 class DevicesPage(OwnForm):
     """Shows the sessions of the account, and ends the one that a button stands beside."""
 
+    takes = ("session",)
+
     async def show(self, call: Call) -> Response:
         principal = call.required.principal
         live = await call.authority.sessions(principal.subject)
@@ -83,9 +85,6 @@ class DevicesPage(OwnForm):
             return await fence(call, await authority.end_others(subject, principal.session_id or "", client=client))
         done = await authority.end(body.session, client=client, actor=subject, reason="ended_by_owner", subject=subject)
         return await fence(call, done)
-
-    def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:  # noqa: ARG002 - for every form
-        return {"session": fields["session"]} if "session" in fields else {}
 
     async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
         return self.pages.go(f"{self.pages.base}{DEVICES_PATH}?done={ENDED}", response)

@@ -35,10 +35,7 @@ class ForgotForm(Form):
     """Mail a link, if the address has an account. The page after it is the same either way."""
 
     name = "forgot"
-    keeps: tuple[str, ...] = ("email",)
-
-    def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:  # noqa: ARG002 - for every form
-        return {"email": fields["email"]} if "email" in fields else {}
+    keeps = takes = ("email",)
 
     async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
         return self.pages.go(self.pages.base + SENT_PATH, response)

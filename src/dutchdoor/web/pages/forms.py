@@ -27,14 +27,24 @@ from dutchdoor.web.schemas import Login
 __all__ = ["Form", "OwnForm", "browser_mode", "passkey_answer", "signed_in", "to_next_step", "wrong_of"]
 
 
-class Form:
+class Posted:
+    """A form that posts to an endpoint of the API."""
+
+    takes: tuple[str, ...] = ()
+    """The fields that the endpoint gets as they are, if the form has them."""
+
+    def __init__(self, pages: Pages) -> None:
+        self.pages = pages
+
+    def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:  # noqa: ARG002 - for every form
+        return {name: fields[name] for name in self.takes if name in fields}
+
+
+class Form(Posted):
     """A form of a page: what its template is called, and which fields keep their value when it is shown again."""
 
     name: str
     keeps: tuple[str, ...] = ("email", "next")
-
-    def __init__(self, pages: Pages) -> None:
-        self.pages = pages
 
     async def show(self, call: Call) -> Response:
         return self.pages.show(call.request, self.name, kept=self.kept(call.query), error=None, **self.values(call))
@@ -61,11 +71,8 @@ class Form:
         return {}
 
 
-class OwnForm:
+class OwnForm(Posted):
     """A form on a page of a person who is signed in. A subclass says what it takes, and where it goes on to."""
-
-    def __init__(self, pages: Pages) -> None:
-        self.pages = pages
 
     async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
         """Send those whose session has ended to sign in, and those who must prove again to do so; to the others, show

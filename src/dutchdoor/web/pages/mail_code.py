@@ -59,9 +59,7 @@ class AskForm(Form):
     """Mail a code, if the address has an account. The page after it is the same either way."""
 
     name = "code"
-
-    def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:  # noqa: ARG002 - for every form
-        return {"email": fields["email"]} if "email" in fields else {}
+    takes = ("email",)
 
     async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:
         return self.pages.go(_with_next(self.pages.base + CODE_PATH, fields), _kept_in(call, response))
@@ -96,9 +94,6 @@ class CodeForm(Form):
 
 class AskAgainForm(OwnForm):
     """Mail a code to the person who is signed in, and go back to the page that asks for a proof."""
-
-    def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:  # noqa: ARG002 - for every form
-        return {}
 
     async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:
         query = {"by": "mail_code", **{name: fields[name] for name in ("next", "factors") if fields.get(name)}}

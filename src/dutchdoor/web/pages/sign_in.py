@@ -13,7 +13,7 @@ from dutchdoor.texts import mark
 from dutchdoor.web import auth_routes, passkey_routes
 from dutchdoor.web.api import Call, Handler, Page, Route
 from dutchdoor.web.http import Header, Response
-from dutchdoor.web.pages.forms import Form, browser_mode, passkey_answer, wrong_of
+from dutchdoor.web.pages.forms import Form, Posted, browser_mode, passkey_answer, wrong_of
 from dutchdoor.web.pages.site import LOGIN_PATH, Pages
 from dutchdoor.web.problems import problem
 
@@ -100,14 +100,8 @@ class PasskeyForm(SignInForm):
         return wrong_of(error)
 
 
-class SignOutForm:
+class SignOutForm(Posted):
     """The button that ends the session of this browser. It goes on to `next`, or to where people sign in."""
-
-    def __init__(self, pages: Pages) -> None:
-        self.pages = pages
-
-    def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:  # noqa: ARG002 - for every form
-        return {}
 
     async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:
         gone = self.pages.go(self._after(call, fields), response)

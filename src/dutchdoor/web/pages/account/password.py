@@ -46,9 +46,6 @@ def forms(pages: Pages) -> dict[Handler, Page]:
 class GiveUpForm(OwnForm):
     """Gives up the password."""
 
-    def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:  # noqa: ARG002 - for every form
-        return {}
-
     async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
         return self.pages.go(f"{self.pages.base}{ACCOUNT_PATH}?done=password_removed", response)
 

@@ -66,18 +66,12 @@ def forms(pages: Pages) -> dict[Handler, Page]:
 class KeepForm(OwnForm):
     """Keeps the factors, if someone has them removed as lost."""
 
-    def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:  # noqa: ARG002 - for every form
-        return {}
-
     async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
         return self.pages.go(f"{self.pages.base}{ACCOUNT_PATH}?done=factor_removal_cancelled", response)
 
 
 class SetUpForm(OwnForm):
     """Gives out the secret of an app."""
-
-    def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:  # noqa: ARG002 - for every form
-        return {}
 
     async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:
         return await self.show(call, msgspec.json.decode(response.body, type=Enrolment), fields)
