@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import click
 import pytest
 from tests.running import Run
+from tests.server.conftest import made
 from tests.server.running import clean_environment
 
 from dutchdoor.auth.key_file import read_or_make_master_key
@@ -34,6 +36,17 @@ def test_p16_a_closed_stream_is_dev_null(tmp_path: Path, closed: str) -> None:
     )
     assert (ran.returncode, ran.stderr.decode()) == (0, "" if "2>" in closed else "Wrote page.html.\n")
     assert (tmp_path / "page.html").read_text().rstrip().endswith("</html>")
+
+
+def test_p16_letters_that_a_terminal_lacks_end_no_command(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an encoding without the letters of a name, it is printed with escapes."""
+    made(run, "ada@example.com", "--name", "\N{LATIN CAPITAL LETTER L WITH STROKE}ukasz")
+    out = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert run("user", "list").code == 0
+    out.flush()
+    out.seek(0)
+    assert "\\u0141ukasz" in out.read()
 
 
 @pytest.mark.parametrize(
@@ -124,17 +137,45 @@ def test_p16_a_full_disk_leaves_no_file_without_its_content(run: Run, monkeypatc
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(Misconfigured, match=r"key file new\.keys cannot be written: No space left"):
-        read_or_make_master_key(Path("new.keys"))
-    monkeypatch.undo()
-    assert not Path("new.keys").exists()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(Misconfigured, match=r"key file new\.keys cannot be created: No space left"):
+            read_or_make_master_key(Path("new.keys"))
+    assert list(Path().iterdir()) == []
     if Path("/dev/full").exists():
         ran = run("estimate", "--html", "/dev/full", "--force")
         assert (ran.code, ran.err) == (
             1,
             "dutchdoor: /dev/full: No space left on device. Free some space, and run the command again.\n",
         )
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_p18_of_processes_that_start_at_once_one_makes_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    """While one process writes the file of the master key, another finds none, and makes it: both have one key. Where
+    the file system has no hard links, the file is made in place.
+    """
+    file, others = tmp_path / "new.keys", list[bytes]()
+    flush = os.fsync
+
+    def meanwhile(number: int) -> None:
+        flush(number)
+        monkeypatch.setattr(os, "fsync", flush)
+        others.append(read_or_make_master_key(file)[0].current.id)
+
+    def linkless(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if has_links:
+        monkeypatch.setattr(os, "fsync", meanwhile)
+    else:
+        monkeypatch.setattr(os, "link", linkless)
+    keys, is_new = read_or_make_master_key(file)
+    assert (others, is_new) == (([keys.current.id], False) if has_links else ([], True))
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [file]
 
 
 UTF_16, LATIN_1, BINARY = "product = 1\n".encode("utf-16"), b'a = 1\nproduct = "M\xfcller"\n', b"\x7fELF\0\0"

@@ -5,7 +5,9 @@ Keep it apart from the backups of the database: an attacker needs both.
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 import stat
 from pathlib import Path
 
@@ -32,26 +34,51 @@ def read_or_make_master_key(file: Path) -> tuple[MasterKeys, bool]:
 
 def _make(file: Path) -> bool:
     """Create the file, and return True, unless there is one."""
-    text = MasterKey.generate().text()
+    if os.path.lexists(file):
+        return False
+    beside = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
     try:
-        # Created with its mode in one step, so that no other user can open it first. If two processes start at once,
-        # one creates the file and the other reads it.
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        _write(beside)
+        # A link appears whole, and only where there is no file: of processes that start at once, one creates it, and
+        # the others never read a part of it. After a failure, the next start does not find a file without a key.
+        os.link(beside, file)
+    except FileExistsError:
+        return False
+    except OSError as exc:
+        if exc.errno in _NO_LINKS:
+            return _make_in_place(file)
+        raise Misconfigured(f"The master key file {file} cannot be created: {exc.strerror}.") from None
+    finally:
+        beside.unlink(missing_ok=True)
+    return True
+
+
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+"""What a file system without hard links answers, such as FAT."""
+
+
+def _make_in_place(file: Path) -> bool:
+    try:
+        _write(file)
     except FileExistsError:
         return False
     except OSError as exc:
         raise Misconfigured(f"The master key file {file} cannot be created: {exc.strerror}.") from None
+    return True
+
+
+def _write(file: Path) -> None:
+    # Created with its mode in one step, so that no other user can open it first.
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(handle, "w") as made:
-            made.write(
-                f"# The master key of dutchdoor. With this key and the database, a thief can act as any user.\n{text}\n"
-            )
+            made.write("# The master key of dutchdoor. With this key and the database, a thief can act as any user.\n")
+            made.write(f"{MasterKey.generate().text()}\n")
             made.flush()
             os.fsync(made.fileno())
-    except OSError as exc:  # a full disk: the next start would find a file without a key
+    except OSError:
         file.unlink()
-        raise Misconfigured(f"The master key file {file} cannot be written: {exc.strerror}.") from None
-    return True
+        raise
 
 
 def read_master_key(file: Path) -> MasterKeys:
