@@ -1,4 +1,4 @@
-"""An authority, and an account of Ann in a directory, over each kind of store."""
+"""Each kind of store, an authority over it, and an account of Ann in a directory."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from tests.services.house import ANN, House
-from tests.standins import HOME, PASSWORD, Clock, Mailbox, directory, opened
+from tests.standins import HOME, PASSWORD, Clock, Mailbox, directory, make, opened
 
 from dutchdoor.services.sessions import Authority
+from dutchdoor.stores.base import Store
 
 
 @pytest.fixture(params=[pytest.param("memory", marks=pytest.mark.long), "sqlite"])
@@ -20,6 +21,14 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture
+async def store(kind: str, tmp_path: Path) -> AsyncIterator[Store]:
+    made = make(kind, tmp_path)
+    await made.open()
+    yield made
+    await made.close()
 
 
 @pytest.fixture
