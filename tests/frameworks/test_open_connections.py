@@ -24,12 +24,13 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
+from dutchdoor.guard import asgi_connections
 from dutchdoor.starlette import Auth
 
 WHO = {"email": "ada@example.com", "password": "a door in two halves"}
 PIECE = b"x" * 65_536
-ENDS_WITHIN = 4.0
-"""Seconds: less than the time after which every connection is looked at anyway."""
+ENDS_WITHIN = 60.0
+"""Seconds: less than the time after which every connection is looked at anyway, here."""
 
 
 async def _socket(websocket: WebSocket) -> None:
@@ -49,7 +50,7 @@ async def _flood(request: Request) -> StreamingResponse:
 async def _first_is_late(request: Request) -> StreamingResponse:
     async def pieces() -> AsyncIterator[bytes]:
         request.app.state.waits.set()
-        await asyncio.to_thread(request.app.state.goes_on.wait, 10)
+        await asyncio.to_thread(request.app.state.goes_on.wait, 60)
         yield b"news"
 
     return StreamingResponse(pieces())
@@ -68,8 +69,9 @@ async def _works_on(request: Request) -> StreamingResponse:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Any]:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A server in a thread of this process: its `url`, and the application's `state`."""
+    monkeypatch.setattr(asgi_connections, "LOOKS_AT_ALL_EVERY", 10 * ENDS_WITHIN)
     app = Starlette()
     auth = Auth(app, f"sqlite:///{tmp_path}/app.db", hasher=PasswordHasher(CHEAPEST))
     app.router.routes += [
