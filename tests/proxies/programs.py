@@ -23,7 +23,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 WHEELS = ROOT / ".tools" / "proxies" / "bin"
-STARTS_WITHIN = 30.0
+STARTS_WITHIN = 60.0
 PROBES = ("metrics", "livez", "readyz")
 HOST = "localhost"
 """What stands for auth.example.com: a name that resolves here, so that verifiers find their issuer."""

@@ -40,7 +40,7 @@ def gunicorn(folder: Path, workers: int, *options: str, **environment: str) -> I
         finally:
             process.terminate()
             try:
-                process.wait(15)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
