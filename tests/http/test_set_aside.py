@@ -16,6 +16,7 @@ from tests.http.world import OTHER_PASSWORD, OWN, PASSWORD, Answer, Browser, Wor
 from tests.softkey import SoftKey, b64
 from tests.standins import Gate
 
+from dutchdoor.errors import InvalidToken
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import account_event
 from dutchdoor.model.http_client import Client
@@ -531,3 +532,24 @@ async def test_g33_a_kept_app_takes_no_other_ones_place(world: World) -> None:
     person = world.browser()
     token = (await begin(person, password=NEW)).json["token"]
     assert (await step(person, token, code(world, secret))).status == 200
+
+
+async def test_g35_an_invitation_of_a_thief_makes_no_administrator_after_a_reset(world: World) -> None:
+    """A thief in a copied session of an administrator invites an accomplice as another one. The link is void once the
+    owner has reset the password. Invitations without roles stay: the thief gains nothing by them.
+    """
+    await world.register(ADA)
+    await verified(world)
+    subject = (await account_of(world)).subject
+    await world.directory.admin.set_roles(subject, ["admin"], client=Client(), actor="cli")
+    tokens = {}
+    for email, roles in (("mallory@example.com", ["admin"]), ("bob@example.com", [])):
+        await world.directory.invitations.invite(email, client=Client(), actor=subject, roles=roles)
+        await world.posted()
+        (tokens[email],) = set(re.findall(r"#(ddo1_[\w-]+)", world.mailbox.mails[-1].text))
+    await reset(world)
+    accept = world.directory.invitations.accept
+    with pytest.raises(InvalidToken):
+        await accept(tokens["mallory@example.com"], PASSWORD, "Mallory", client=Client())
+    assert (await accept(tokens["bob@example.com"], PASSWORD, "Bob", client=Client())).roles == ()
+    assert [each.actor for each in await world.events() if each.name == "invitation_withdrawn"] == [subject]

@@ -30,6 +30,7 @@ from dutchdoor.model.http_client import Client
 from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.rate_limits import bucket_of
 from dutchdoor.model.set_aside import PREPARED_FOR
+from dutchdoor.services.invitations import withdrawing
 from dutchdoor.services.one_time import tokens_of
 from dutchdoor.services.part import Part, Shared
 from dutchdoor.services.passwords import choosing
@@ -220,6 +221,7 @@ class EmailChange(Part):
             *keeping,
             *[Remove(each) for each in links if each.created_at >= stored.created_at],
             *self._removing(account, enrolled, stored, client, now),
+            *await withdrawing(self.store, account, client, now),
             self.attempts.forgiving(restored),
             Log(account_event("email_restored", account, client, now)),
         )
@@ -246,6 +248,7 @@ class EmailChange(Part):
         """Remove what a thief added while the address was being restored. From now on, their epoch is too old."""
         held = await self.store.select(Credential, subject=account.subject)
         late = self._removing(account, held, link, client, self.clock())
+        late += await withdrawing(self.store, account, client, self.clock())
         if late:
             await self.store.commit(*late)
 

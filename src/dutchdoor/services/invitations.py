@@ -27,7 +27,7 @@ from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.roles import administers, check_roles
 from dutchdoor.stores.base import Add, Change, Log, Remove, Store, Take
 
-__all__ = ["COMMAND", "Invitation", "Invitations", "invitations_about"]
+__all__ = ["COMMAND", "Invitation", "Invitations", "invitations_about", "withdrawing"]
 
 COMMAND = "cli"
 """Who invites by a command on the server's machine."""
@@ -235,3 +235,17 @@ async def invitations_about(store: Store, account: Account) -> list[OneTimeToken
         for token in await store.select(OneTimeToken, subject="", purpose="invitation")
         if account.subject == msgspec.json.decode(token.payload, type=Invited).by or token.email == account.email
     ]
+
+
+async def withdrawing(store: Store, account: Account, client: Client, now: float) -> list[Change]:
+    """Return what withdraws the invitations by which an administrator gave roles, when the `account` is taken back: a
+    thief who was inside could come back by one of them as an administrator.
+    """
+    changes: list[Change] = []
+    if account.roles:
+        for token in await store.select(OneTimeToken, subject="", purpose="invitation"):
+            invited = msgspec.json.decode(token.payload, type=Invited)
+            if invited.by == account.subject and invited.roles:
+                record = event("invitation_withdrawn", now=now, client=client, actor=account.subject, detail=token.id)
+                changes += [Take(token), Log(record)]
+    return changes

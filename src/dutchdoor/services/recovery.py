@@ -21,6 +21,7 @@ from dutchdoor.model.http_client import Client
 from dutchdoor.model.rate_limits import Bucket, bucket_of, by_address
 from dutchdoor.services.deletion import Deletion
 from dutchdoor.services.factors import Factors
+from dutchdoor.services.invitations import withdrawing
 from dutchdoor.services.one_time import tokens_of
 from dutchdoor.services.ongoing import Ongoing, as_now
 from dutchdoor.services.part import Part, Shared
@@ -231,6 +232,7 @@ class Recovery(Part):
             Swap(raised),
             *self.authority.ending_all(raised, "password_reset", now),
             *aside,
+            *await withdrawing(self.store, account, client, now),
             tokens_of(account.subject, "reset_password"),
             *verifying(account),
             *(evicting(account, enrolled, {PASSWORD, REGISTRATION}) if strange else ()),
@@ -251,6 +253,7 @@ class Recovery(Part):
         held = await self.store.select(Credential, subject=account.subject)
         now = self.clock()
         late = setting_aside(account, held, client, now, by_mail=await self._by_mail(account, held, now))
+        late += await withdrawing(self.store, account, client, now)
         if late:
             await self.store.commit(*late)
 
