@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.devicekey import DeviceKey, challenge_in
-from tests.http.test_device_binding import OFFER, Bound, recorded, row
+from tests.http.test_device_binding import OFFER, Bound, recorded
 from tests.http.test_factor_races import store_of
 from tests.http.world import PASSWORD, Answer, World, a_world
 from tests.standins import ISSUER, MASTER, Clock
@@ -53,7 +53,7 @@ async def test_k12_of_registrations_at_one_moment_the_last_counts(nodes: Nodes) 
     asked = [beside(browser, nodes[n % 2]).register(browser.offer, key) for n, key in enumerate(keys)]
     answers = await asyncio.gather(*asked)
     assert {answer.status for answer in answers} == {200}
-    kept = Binding.parse((await row(nodes[0], browser)).binding or "")
+    kept = Binding.parse((await nodes[0].row(browser)).binding or "")
     (key,) = [key for key in keys if key.key.kid == kept.thumbprint]
     assert (await browser.prove(key)).status == 200
     assert (await browser.me()).status == 200
@@ -95,7 +95,7 @@ async def test_k12_no_node_takes_the_cookie_alone_longer_than_another(nodes: Nod
     browser = Bound(nodes[0])
     await browser.signed_in()
     nodes[0].clock.forward(age)
-    browser.offer = nodes[0].auth.api.bindings.challenge_for(await row(nodes[0], browser), anew=True)
+    browser.offer = nodes[0].auth.api.bindings.challenge_for(await nodes[0].row(browser), anew=True)
     assert (await browser.register()).status == 200
     there = beside(browser, nodes[1])
     there.jar = {name: value for name, value in browser.jar.items() if not name.endswith("bound")}
@@ -176,9 +176,9 @@ async def test_k12_a_rival_key_at_one_moment_with_the_confirmation(nodes: Nodes)
         owner: Answer
         owner, _ = await asyncio.gather(browser.sends("/auth/device-binding/refresh", proof), thief.register(offer))
         assert owner.status == 200
-        binding = Binding.parse((await row(nodes[0], browser)).binding or "")
+        binding = Binding.parse((await nodes[0].row(browser)).binding or "")
         if binding.thumbprint == browser.key.key.kid:
-            assert (await row(nodes[0], browser)).ended_at is not None
+            assert (await nodes[0].row(browser)).ended_at is not None
         else:
             assert binding.state == "offered", "the owner's browser was asked to forget its key: it registers anew"
             assert owner.json.get("continue") is False

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from tests.backing import a_postgres
 from tests.devicekey import DeviceKey
 from tests.http.test_browser import BODIES
-from tests.http.test_device_binding import Bound, row
+from tests.http.test_device_binding import Bound
 from tests.http.test_lost_factors import KEEP, REMOVE, WAIT, begun, link, protected
 from tests.http.world import (
     AWAY,
@@ -120,7 +120,7 @@ class Story:
         self.keep(*device.jar.values(), device.csrf)
         assert (await device.prove(DeviceKey())).status == 403
         world.clock.forward(30)
-        session = await row(world, device)
+        session = await world.row(device)
         kept = world.auth.api.bindings.challenge_for(replace(session, binding=None), anew=True)
         assert (await device.register(kept, DeviceKey())).status == 403
         await world.posted()
