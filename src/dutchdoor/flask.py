@@ -189,7 +189,7 @@ def _guard(requirement: Requirement) -> Callable[[Callable[P, R]], Callable[P, R
         def guarded(*args: P.args, **named: P.kwargs) -> R:
             known = _known()
             if known is None:
-                raise NotAuthenticated("no proof was sent")
+                raise request_in(request.environ).unproven()
             requirement.check(known.principal, _gate().gate.clock())
             if _gate().gate.has_own_users:  # one who is gone is refused now, and not at the next request
                 _loaded(known)

@@ -90,9 +90,10 @@ def current_user(environ: Environ, csrf_field: str | None = None) -> User:
 
     Raises `NotAuthenticated` without a proof, and what `Auth.principal` raises.
     """
-    user: User | None = visit_of(environ).user(csrf_field)
+    visit = visit_of(environ)
+    user: User | None = visit.user(csrf_field)
     if user is None:
-        raise NotAuthenticated("no proof was sent")
+        raise visit.asked.unproven()
     return user
 
 

@@ -188,6 +188,15 @@ def test_g37_a_requirement_as_a_decorator_opens_no_route_of_fastapi() -> None:
             decorate(lambda: None)
 
 
+def test_a_token_without_the_word_bearer_is_named_by_a_guard() -> None:
+    """The guard of a route answers the most usual slip of a program as the server does."""
+    app = Flask("app")
+    auth = dutchdoor.flask.Auth(app, "memory:")
+    app.get("/")(auth.require()(lambda: "open"))
+    answer = app.test_client().get("/", headers={"Authorization": "Token abc"})
+    assert (answer.status_code, "after the word Bearer" in answer.text) == (401, True)
+
+
 def test_g37_a_requirement_without_brackets_opens_no_view_of_rest_framework() -> None:
     """REST framework calls each permission class, and asks what it returns: here, the class that `require` returns."""
     made: Any = django_require()

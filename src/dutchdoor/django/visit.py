@@ -287,7 +287,7 @@ class Visit:
 
     def _checked(self, known: Known | None, requirement: Requirement) -> Principal:
         if known is None:
-            raise NotAuthenticated("no proof was sent")
+            raise self.asked.unproven()
         requirement.check(known.principal, self.gate.gate.clock())
         return known.principal
 
