@@ -380,12 +380,9 @@ def set_aside(visit: Visit) -> None:
 
 def looked_at(visit: Visit) -> None:
     """Show the account of a person who has changed the password soon after a passkey was added."""
-    email = passkeys(visit)
-    store = visit.house.auth.directory.store
+    account, store = visit.house.account(with_passkeys(visit)), visit.house.auth.directory.store
 
     async def change() -> None:
-        account = await store.account_by_email(email)
-        assert account is not None
         await store.commit(Log(account_event("password_changed", account, Client(), visit.house.clock())))
 
     visit.house.do(change())
