@@ -75,10 +75,10 @@ _SAID: Final[Mapping[str, str]] = {
         "The thief sends copies of what the owner holds. A server sees no difference, unless a key is missing."
     ),
     "log-out": mark(
-        "The owner has logged out. The last column says how long a copy still worked. Sign in again to try the rest."
+        "The owner has logged out. “Measured” says how long a copy still worked. Sign in again to try the rest."
     ),
     "turns": mark("Owner and thief refreshed in turns, until one was refused. Look at what travelled."),
-    "roles": mark("The roles were changed in the database. The last column says how long the old ones still worked."),
+    "roles": mark("The roles were changed in the database. “Measured” says how long the old ones still worked."),
     "outage": mark("The sign-in server runs again. Each sign-in works as before."),
 }
 _KILLED: Final = mark("The sign-in server was killed. See who goes on without it.")
