@@ -7,7 +7,8 @@ import json
 from typing import Any
 
 import pytest
-from tests.jose.test_jws import b64, forge
+from tests.b64 import b64
+from tests.jose.test_jws import forge
 
 from dutchdoor.errors import InvalidToken, UnknownKey
 from dutchdoor.jose import jws
