@@ -429,6 +429,35 @@ class Auth:
             self.directory.external.calling.around = around
         self.directory.steps.calling.around = around
 
+    async def create_user(
+        self, email: str, *, password: str | None = None, name: str = "", roles: Iterable[str] = ()
+    ) -> str:
+        """Create a bundled account, as `dutchdoor user create` does, also where `registration` is closed.
+
+        Args:
+            email: the address, which counts as verified.
+            password: the password. Without one, a link is mailed by which the owner chooses it.
+            name: the name people see; "" for none.
+            roles: its roles, each a plain word.
+
+        Returns:
+            The id of the account, the subject of its tokens.
+
+        Raises:
+            Taken: the address has an account.
+            InvalidInput, WeakPassword: the address, the name, a role or the password is not acceptable.
+            Misconfigured: the users are the application's own. They have an account from their first sign-in.
+            Unavailable: the store is out of reach.
+        """
+        if self.directory.external is not None:
+            raise Misconfigured("The users are your application's own: create them there.")
+        if not self._open:
+            await self.open()
+        made = await self.directory.admin.create(
+            email, client=Client(), actor="system", name=name, roles=tuple(roles), password=password
+        )
+        return made.subject
+
     async def end_all(self, subject: str, *, reason: str = "ended_by_application", wait: float = 1.0) -> float:
         """Revoke all sessions and tokens of a `subject`: after a change of the password, and when a user is disabled.
         Call it after your own commit.

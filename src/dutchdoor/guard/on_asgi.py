@@ -60,6 +60,14 @@ class OnAsgi:
         """
         return self.engine.on(*names)
 
+    async def create_user(
+        self, email: str, *, password: str | None = None, name: str = "", roles: Iterable[str] = ()
+    ) -> str:
+        """Do what `dutchdoor.Auth.create_user` does: create a bundled account with an `email`, a `password` (None: its
+        owner chooses one by a mailed link), a `name` and `roles`. Returns its id.
+        """
+        return await self.engine.create_user(email, password=password, name=name, roles=roles)
+
     async def end_all(self, subject: str, *, reason: str = "ended_by_application", wait: float = 1.0) -> float:
         """Do what `dutchdoor.Auth.end_all` does: revoke all sessions and tokens of a `subject`, for a `reason`, and
         `wait` until no verifier accepts them. Returns the seconds that are left at most.

@@ -107,7 +107,7 @@ class Administration(Part):
         password: str | None = None,
     ) -> Account:
         """Create an account for another person. Its owner chooses the password by a mailed link, unless a command on
-        the server's own machine gives one (the network API never does).
+        the server's own machine, or the application's code, gives one (the network API never does).
 
         Args:
             email: the address, which counts as verified.
@@ -118,9 +118,9 @@ class Administration(Part):
         Raises:
             Taken: the address has an account.
             InvalidInput, WeakPassword: the address, a role or the password is not acceptable.
-            RegistrationClosed: only commands create accounts here.
+            RegistrationClosed: only commands and the application's own code create accounts here.
         """
-        if self.policy.registration == "closed" and actor != "cli":
+        if self.policy.registration == "closed" and actor not in {"cli", "system"}:
             raise RegistrationClosed(
                 "accounts are made by command", message=mark("Accounts are made by `dutchdoor user create` alone.")
             )
