@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+# Imported here, once: pytester forgets what a project imports, and babel keeps objects of what is forgotten.
+import babel.dates
+import babel.numbers
+import babel.units  # noqa: F401
 import pytest
 
-# Imported here, once: pytester forgets what a project imports.
 import dutchdoor.asgi
 import dutchdoor.fastapi
 import dutchdoor.flask
