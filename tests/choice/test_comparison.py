@@ -269,9 +269,15 @@ def test_a_file_that_is_there_is_named_before_anything_is_measured(run: Run, mon
 
 @pytest.mark.parametrize(
     ("low", "high", "unit", "text"),
-    [(1, 1, "s", ""), (0.001, 0.002, "s", "1-2 ms"), (0.0005, 0.002, "s", "500 µs-2 ms"), (7, 1500, "B", "7 B-1.5 kB")],
+    [
+        (1, 1, "s", ""),
+        (0, 0.002, "s", "0-2 ms"),
+        (0.001, 0.002, "s", "1-2 ms"),
+        (0.0005, 0.002, "s", "500 µs-2 ms"),
+        (7, 1500, "B", "7 B-1.5 kB"),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_spread_is_short(low: float, high: float, unit: str, text: str) -> None:
     """The lowest and the highest round share their unit where they can, and say nothing where they are alike."""
     of = msgspec.convert(

@@ -169,8 +169,8 @@ MEASURED: Final = (
         says="survives an outage of the sign-in server for",
         unit="s",
         how="`dutchdoor serve` is killed; from then until it does not answer (session: the time that a process takes "
-        "to end), until each of three Verifiers says that it cannot know any more (jwt, hybrid), or until exp (JWT as "
-        "known). The lowest is the last check that was still accepted",
+        "to end), until each of three Verifiers says that it cannot know any more (jwt, hybrid), or until exp (plain "
+        "JWT). The lowest is the last check that was still accepted",
         reads="What is checked without a call goes on without the server: for a part of the lease, or until it "
         "expires.",
     ),
@@ -368,6 +368,8 @@ def spread(of: Figure) -> str:
     if low is None or high is None or low == high:
         return ""
     (least, its_unit), (most, unit) = (shown(value, of.unit).rsplit(" ", 1) for value in (low, high))
+    if not low:
+        its_unit = unit  # 0 is 0 in each
     return f"{least}-{most} {unit}" if unit == its_unit else f"{least} {its_unit}-{most} {unit}"
 
 
