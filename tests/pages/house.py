@@ -59,6 +59,14 @@ class Outage(Wrapped):
         return super().__getattr__(name)
 
 
+class Ticking(Clock):
+    """Each look is a millisecond later, so that events are in an order, as they are in life. Pages read the newest."""
+
+    def __call__(self) -> float:
+        self.now += 0.001
+        return self.now
+
+
 class House:
     """One server at a port of its own, with an administrator, a user with four devices, and a user who plays tricks."""
 
@@ -75,7 +83,7 @@ class House:
         self.port = free_port()
         self.url = f"https://{host}:{self.port}" if host else f"http://localhost:{self.port}"
         self.tls = {"ssl_certfile": folder / "cert.pem", "ssl_keyfile": str(folder / "key.pem")} if host else {}
-        self.clock = Clock(time.time())
+        self.clock = Ticking(time.time())
         self.mailbox = Mailbox()
         self.store = Outage(SqliteStore(folder / "pages.db"))
         self.auth = Auth(
