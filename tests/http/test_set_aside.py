@@ -77,17 +77,25 @@ async def by_second_step(world: World, key: SoftKey, password: str = NEW) -> Ans
     return await step(person, token, answered, "passkey")
 
 
-async def test_g33_a_thiefs_passkey_does_not_outlive_a_reset(world: World) -> None:
-    """A passkey of the last week signs no one in after a reset, and is asked about with its date and device; an older
-    one is the owner's, and stays. What is not theirs is removed by the owner.
+async def copied(world: World) -> tuple[Browser, Browser, SoftKey]:
+    """Sign in with a passkey that is older than a week. Return the owner, a thief with a copy of the session, and the
+    passkey.
     """
-    owner, old, _ = await with_key(world)
+    _, old, _ = await with_key(world)
     await verified(world)
     world.clock.forward(8 * DAY)
     owner = world.browser()
     assert (await sign_in(owner, old)).status == 200
     thief = world.browser(agent="Mozilla/5.0 (Windows NT 10.0; Win64; x64) Chrome/131.0.0.0 Safari/537.36")
     thief.jar, thief.csrf = owner.jar, owner.csrf  # a session that was copied
+    return owner, thief, old
+
+
+async def test_g33_a_thiefs_passkey_does_not_outlive_a_reset(world: World) -> None:
+    """A passkey of the last week signs no one in after a reset, and is asked about with its date and device; an older
+    one is the owner's, and stays. What is not theirs is removed by the owner.
+    """
+    owner, thief, old = await copied(world)
     stolen, done = await made(thief, SoftKey(OWN), "Phone")
     assert done.status == 200, done
     world.clock.forward(DAY)
@@ -136,13 +144,7 @@ async def test_g33_who_changes_the_password_sees_what_was_added_lately(world: Wo
     """A changed password leaves passkeys and log-ins as they are: honest owners change it, too. So the page lists what
     was added within the week, with its date and device, and the mail says that there is something; nothing older.
     """
-    owner, old, _ = await with_key(world)
-    await verified(world)
-    world.clock.forward(8 * DAY)
-    owner = world.browser()
-    assert (await sign_in(owner, old)).status == 200
-    thief = world.browser(agent="Mozilla/5.0 (Windows NT 10.0; Win64; x64) Chrome/131.0.0.0 Safari/537.36")
-    thief.jar, thief.csrf = owner.jar, owner.csrf  # a session that was copied
+    owner, thief, old = await copied(world)
 
     async def changed(before: str, after: str) -> tuple[str, str]:
         await world.posted()

@@ -88,11 +88,15 @@ def _production(settings: Settings) -> bool:
     return (settings.public_url or "").startswith("https://")
 
 
+def _no_start(setting: str, error: Misconfigured) -> Finding:
+    return Finding(setting=setting, what=str(error), why="`serve` refuses to start with this.", matters=True)
+
+
 def _reach(settings: Settings) -> Iterator[Finding]:
     try:
         refuse_unsafe(settings)
     except Misconfigured as exc:
-        yield Finding(setting="host", what=str(exc), why="`serve` refuses to start with this.", matters=True)
+        yield _no_start("host", exc)
     if not _production(settings):
         yield Finding(
             setting="public_url",
@@ -144,7 +148,7 @@ def _tls(settings: Settings) -> Iterator[Finding]:
         tls_context(settings)
         certificate = x509.load_pem_x509_certificate(Path(settings.tls_cert).read_bytes())
     except Misconfigured as exc:
-        yield Finding(setting="tls_cert", what=str(exc), why="`serve` refuses to start with this.", matters=True)
+        yield _no_start("tls_cert", exc)
         return
     left = certificate.not_valid_after_utc.timestamp() - time.time()
     if left < RENEW_BEFORE:
@@ -244,7 +248,7 @@ def _people(settings: Settings) -> Iterator[Finding]:
         try:
             BreachedList(Path(settings.breached))
         except Misconfigured as exc:
-            yield Finding(setting="breached", what=str(exc), why="`serve` refuses to start with this.", matters=True)
+            yield _no_start("breached", exc)
     if not settings.security_contact:
         yield Finding(
             setting="security_contact",
@@ -307,9 +311,7 @@ def _keeping(settings: Settings) -> Iterator[Finding]:
         try:
             read_master_key(Path(settings.master_key_file))
         except Misconfigured as exc:
-            yield Finding(
-                setting="master_key_file", what=str(exc), why="`serve` refuses to start with this.", matters=True
-            )
+            yield _no_start("master_key_file", exc)
     if file is not None and settings.master_key is None:
         beside = Path(settings.master_key_file).resolve().parent == file.resolve().parent
         if beside:

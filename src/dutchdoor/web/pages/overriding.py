@@ -9,7 +9,6 @@ start, and not at the first visit.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from difflib import get_close_matches
 from pathlib import Path
 
 from jinja2 import Environment, TemplateSyntaxError, meta, nodes
@@ -17,6 +16,7 @@ from markupsafe import Markup, escape
 from msgspec import Struct
 
 from dutchdoor.errors import Misconfigured
+from dutchdoor.model.choices import near
 from dutchdoor.texts.languages import ENGLISH, Language
 from dutchdoor.texts.templates import OURS, environment
 
@@ -109,8 +109,8 @@ def check_templates(folder: Path) -> None:
         if name.startswith("assets/") or path.name.startswith((".", "_")):
             continue
         if name not in ours:
-            near = get_close_matches(name, ours, 1)
-            hint = f" Did you mean {near[0]}?" if near else ""
+            meant = near(name, ours)
+            hint = f" Did you mean {meant}?" if meant else ""
             raise Misconfigured(
                 f"{path} replaces no page.{hint} A file of your own begins with _, and what pages show is below "
                 f"assets/. The pages are {', '.join(ours)}."
@@ -158,8 +158,8 @@ def _check_named(path: Path, name: str, tree: nodes.Template, beside: Environmen
         if named == name:  # it would have no end
             raise Misconfigured(f"{line}: it names itself. Ours is {OURS}{name}.")
         if named not in known:
-            near = get_close_matches(named, known, 1)
-            hint = f" Did you mean {near[0]}?" if near else ""
+            meant = near(named, known)
+            hint = f" Did you mean {meant}?" if meant else ""
             raise Misconfigured(f"{line}: there is no template {named}.{hint}")
 
 
