@@ -303,11 +303,12 @@ class Person:
             self.page.wait_for_timeout(20)
 
     def confirms(self, path: str = "/orders") -> None:
-        """Send a request, beside which the browser proves its new key, and wait until it has its cookie."""
-        before = self.refreshed()
+        """Send a request, beside which the browser proves its new key, and wait until it has its cookie. A page that it
+        opened meanwhile may have been that request.
+        """
         self.fetch(path)
         until = time.monotonic() + WAITS
-        while self.refreshed() == before:
+        while not self.refreshed(since=self.registered()):
             assert time.monotonic() < until, f"no refresh: {self.site.shown()} {self.said}"
             self.page.wait_for_timeout(20)
 
@@ -319,9 +320,14 @@ class Person:
             assert time.monotonic() < until, f"a refresh is lost: {self.site.shown()} {self.said}"
             self.page.wait_for_timeout(20)
 
-    def refreshed(self) -> int:
-        """How often the browser has renewed a bound cookie."""
-        return sum(each.get("refreshEventDetails", {}).get("refreshResult") == "Refreshed" for each in self.said)
+    def refreshed(self, *, since: int = 0) -> int:
+        """How often the browser has renewed a bound cookie, among all that it said or from there on."""
+        ends = [each.get("refreshEventDetails", {}).get("refreshResult") for each in self.said[since:]]
+        return ends.count("Refreshed")
+
+    def registered(self) -> int:
+        """Where among what the browser said it began its last bound session."""
+        return max((at for at, each in enumerate(self.said) if "creationEventDetails" in each), default=0)
 
     def cookies(self) -> dict[str, str]:
         found = self.devtools.send("Network.getCookies", {"urls": [self.site.url + "/"]})["cookies"]
