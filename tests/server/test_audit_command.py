@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 
+import pytest
 from tests.server.conftest import Run, asynchronously, auth_here, made, sign_in
 from tests.server.running import clean_environment, command
 
-from dutchdoor.model.audit_events import AuditCursor, AuditEvent
+from dutchdoor.model.audit_events import AuditCursor, AuditEvent, event
 from dutchdoor.server.commands.audit import audit
+from dutchdoor.server.options import NO_CLIENT
+from dutchdoor.stores.base import Log
 
 
 def test_p50_events_are_followed_as_they_are_committed(run: Run) -> None:
@@ -47,3 +51,30 @@ def test_p16_the_examples_of_audit_find_something(run: Run) -> None:
     (name,) = re.findall(r"--name (\w+)", audit.epilog or "")
     assert [each["name"] for each in run("audit", "--name", name, "--since", "1d", "--json").json] == [name]
     assert run("audit", "--user", "ada@example.com", "--json").json
+
+
+def test_p50_every_event_is_exported_page_by_page(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`audit --all` prints every event that matches, one a line, from however many pages, and a list that is not whole
+    says that there may be more.
+    """
+    monkeypatch.setattr("dutchdoor.server.commands.audit.PAGE", 3)
+    made(run)
+    events = [event("login", now=time.time(), client=NO_CLIENT, subject=f"s{number}") for number in range(8)]
+    asynchronously(_committed(*events))
+    whole = [json.loads(line) for line in run("audit", "--all", "--json").out.splitlines()]
+    assert [each["id"] for each in whole] == [each["id"] for each in run("audit", "--json").json]
+    assert len(whole) > len(events)
+    assert len(run("audit", "--all", "--name", "login", "--since", "1h").out.splitlines()) == len(events)
+    rest = run("audit", "--all", "--json", "--before", whole[4]["id"]).out.splitlines()
+    assert [json.loads(line) for line in rest] == whole[5:]
+    for form in ((), ("--json",)):
+        assert "--all" in run("audit", "--limit", "4", *form).err
+    assert not run("audit", *form).err
+    for wrong in (("--limit", "4"), ("--follow",)):
+        assert run("audit", "--all", *wrong).code == 2
+    assert "'x' is none" in run("audit", "--before", "x").err
+
+
+async def _committed(*events: AuditEvent) -> None:
+    async with auth_here() as auth:
+        await auth.store.commit(*map(Log, events))
