@@ -48,6 +48,7 @@ from dutchdoor.issuers.issuer import Issuer
 from dutchdoor.mail import Transport
 from dutchdoor.mail.console import ConsoleTransport
 from dutchdoor.mail.letters import Letters
+from dutchdoor.model.acting import BY_SYSTEM
 from dutchdoor.model.audit_entry import EventName, check_events
 from dutchdoor.model.base_path import read_base_path
 from dutchdoor.model.deployment import Served
@@ -453,9 +454,7 @@ class Auth:
             raise Misconfigured("The users are your application's own: create them there.")
         if not self._open:
             await self.open()
-        made = await self.directory.admin.create(
-            email, client=Client(), actor="system", name=name, roles=tuple(roles), password=password
-        )
+        made = await self.directory.admin.create(email, **BY_SYSTEM, name=name, roles=tuple(roles), password=password)
         return made.subject
 
     async def end_all(self, subject: str, *, reason: str = "ended_by_application", wait: float = 1.0) -> float:
@@ -480,7 +479,7 @@ class Auth:
             await self.authority.provide(subject)
         fencing = self.authority.fencing
         while True:
-            done = await self.authority.end_all(subject, client=Client(), actor="system", reason=reason)
+            done = await self.authority.end_all(subject, **BY_SYSTEM, reason=reason)
             fence = await fencing.fence(done, wait=wait)
             if fence.state != "lost":  # another log began: it may lack what was revoked
                 return fence.due_in(fencing.now())
@@ -502,7 +501,7 @@ class Auth:
         if not self._open:
             await self.open()
         try:
-            done = await self.directory.deletion.erase(subject, client=Client(), actor="system")
+            done = await self.directory.deletion.erase(subject, **BY_SYSTEM)
         except NotFound:
             return 0.0
         fencing = self.authority.fencing

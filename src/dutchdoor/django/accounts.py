@@ -17,8 +17,8 @@ from dutchdoor.errors import Conflict, NotFound
 from dutchdoor.guard.attached import engine_of
 from dutchdoor.guard.threads import SyncGate
 from dutchdoor.model.accounts import Account, Credential, renewed, with_roles
+from dutchdoor.model.acting import BY_SYSTEM, NO_CLIENT, SYSTEM
 from dutchdoor.model.audit_events import account_event
-from dutchdoor.model.http_client import Client
 from dutchdoor.model.unicode_text import NAME_AT_MOST, shown
 from dutchdoor.services.sessions import Authority
 from dutchdoor.stores.base import Add, Change, Log, Swap
@@ -70,14 +70,14 @@ async def agree(
     async def also(_account: Account) -> list[Change]:
         return [change]
 
-    done = await authority.end_all(subject, client=Client(), actor="system", reason="password_changed", also=also)
+    done = await authority.end_all(subject, **BY_SYSTEM, reason="password_changed", also=also)
     await authority.fencing.fence(done, wait=FENCE_FOR)
     return False
 
 
 async def _set_roles(authority: Authority, account: Account, roles: tuple[str, ...]) -> None:
     changed, now = with_roles(account, roles), authority.clock()
-    record = account_event("roles_changed", account, Client(), now, actor="system", detail=" ".join(roles))
+    record = account_event("roles_changed", account, NO_CLIENT, now, actor=SYSTEM, detail=" ".join(roles))
     with suppress(Conflict):  # the next log-in sets them
         await authority.store.commit(Swap(changed), *authority.staling(changed, now), Log(record))
 
@@ -86,7 +86,7 @@ async def end_of(gate: SyncGate, subject: str, reason: str) -> None:
     """End everything that a user has, and wait a moment for the fence."""
     authority = engine_of(gate.gate).authority
     with suppress(NotFound):
-        done = await authority.end_all(subject, client=Client(), actor="system", reason=reason)
+        done = await authority.end_all(subject, **BY_SYSTEM, reason=reason)
         await authority.fencing.fence(done, wait=FENCE_FOR)
 
 

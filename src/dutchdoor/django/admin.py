@@ -28,6 +28,7 @@ from dutchdoor.django.users import subject_of
 from dutchdoor.django.visit import visit_of
 from dutchdoor.errors import NotFound
 from dutchdoor.guard.attached import engine_of
+from dutchdoor.model.acting import SYSTEM
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.sessions import Session
 
@@ -102,7 +103,7 @@ def _row(session: Session) -> dict[str, Any]:
 def _end(request: Any, subject: str, which: str) -> None:
     visit = visit_of(request)
     actor = visit.principal()
-    who = actor.subject if actor is not None else "system"
+    who = actor.subject if actor is not None else SYSTEM
     client = engine_of(visit.gate.gate).observed(visit.asked)
     visit.run(_ended(subject, which, client, who))
     messages.success(request, "All sessions have ended." if which == "all" else "The session has ended.")

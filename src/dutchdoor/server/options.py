@@ -18,7 +18,6 @@ from dutchdoor.model.accounts import Account
 from dutchdoor.model.deployment import SERVERS, Deployment, read_served
 from dutchdoor.model.durations import short_duration
 from dutchdoor.model.email_address import canonical
-from dutchdoor.model.http_client import Client
 from dutchdoor.model.master_key import MasterKey
 from dutchdoor.server.config import Secret, Settings, read_settings
 from dutchdoor.server.factory import another_master_key, as_served, make_auth, refuse_wrong, sqlite_file, store_of
@@ -31,8 +30,6 @@ from dutchdoor.stores.urls import is_in_memory, naming
 from dutchdoor.web.schemas import Fence
 
 __all__ = [
-    "ACTOR",
-    "NO_CLIENT",
     "as_json",
     "ask_first",
     "find_account",
@@ -42,10 +39,6 @@ __all__ = [
     "with_auth",
     "with_settings",
 ]
-
-ACTOR = "cli"
-"""The actor in the audit log: a person with a shell on the server's machine."""
-NO_CLIENT = Client()
 
 T = TypeVar("T")
 Command = Callable[..., Any]

@@ -16,6 +16,7 @@ from typing import Final
 
 from dutchdoor.auth import Auth
 from dutchdoor.errors import Unavailable
+from dutchdoor.model.acting import COMMAND
 from dutchdoor.model.audit_events import AuditCursor, AuditEvent
 from dutchdoor.server.instrumentation import log_event
 
@@ -31,7 +32,7 @@ log = logging.getLogger("dutchdoor")
 
 def log_foreign(event: AuditEvent) -> None:
     """Write the line of an event that no server process wrote a line for: of a command, and of a promotion."""
-    if event.actor == "cli" or event.name == "log_begun":
+    if event.actor == COMMAND or event.name == "log_begun":
         log_event(event)
 
 

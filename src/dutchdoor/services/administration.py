@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from dutchdoor.errors import InvalidInput, InvalidToken, NotFound, RegistrationClosed
 from dutchdoor.model import one_time_tokens
 from dutchdoor.model.accounts import ADMIN, Account, with_roles
+from dutchdoor.model.acting import COMMAND, SYSTEM
 from dutchdoor.model.audit_events import EventName, account_event, event
 from dutchdoor.model.departures import Departure
 from dutchdoor.model.email_address import canonical
@@ -120,7 +121,7 @@ class Administration(Part):
             InvalidInput, WeakPassword: the address, a role or the password is not acceptable.
             RegistrationClosed: only commands and the application's own code create accounts here.
         """
-        if self.policy.registration == "closed" and actor not in {"cli", "system"}:
+        if self.policy.registration == "closed" and actor not in {COMMAND, SYSTEM}:
             raise RegistrationClosed(
                 "accounts are made by command", message=mark("Accounts are made by `dutchdoor user create` alone.")
             )
@@ -177,7 +178,7 @@ class Administration(Part):
             roles=check_roles(roles),
             verified=verified,
             disabled=disabled,
-            actor="cli",
+            actor=COMMAND,
             how="account_imported",
         )
 

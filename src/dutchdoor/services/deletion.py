@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from dutchdoor.errors import Conflict, InvalidToken, NotFound
 from dutchdoor.model import one_time_tokens
 from dutchdoor.model.accounts import Account
+from dutchdoor.model.acting import NO_CLIENT, SYSTEM
 from dutchdoor.model.audit_events import account_event
 from dutchdoor.model.departures import Departure
 from dutchdoor.model.email_address import without_tag
@@ -35,7 +36,6 @@ from dutchdoor.stores.base import Add, Change, Forgive, Log, Remove, Revoked, Sw
 __all__ = ["Deletion"]
 
 _PAGE: Final = 100
-_NO_CLIENT: Final = Client()
 
 
 class Deletion(Part):
@@ -177,7 +177,7 @@ class Deletion(Part):
         while found := await self.store.select(Departure, after=[last] if last else (), limit=_PAGE):
             last = found[-1].subject
             for departure in found:
-                if departure.due_at <= self.clock() and await self._erase(departure, actor="system"):
+                if departure.due_at <= self.clock() and await self._erase(departure, actor=SYSTEM):
                     count += 1
         return count
 
@@ -200,7 +200,7 @@ class Deletion(Part):
                     *map(Remove, await invitations_about(self.store, account)),
                     self._counters(account),
                     # No client: who asked, and from where, must not remain. `actor` may be the erased person.
-                    Log(account_event("account_erased", account, _NO_CLIENT, now, actor=actor)),
+                    Log(account_event("account_erased", account, NO_CLIENT, now, actor=actor)),
                 )
             except Conflict:
                 continue

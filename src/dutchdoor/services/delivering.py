@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from msgspec.structs import replace
 
 from dutchdoor.errors import Conflict, DutchdoorError, InvalidInput, Unavailable
+from dutchdoor.model.acting import BY_SYSTEM
 from dutchdoor.model.audit_events import AuditCursor, AuditEvent, EventName, event
-from dutchdoor.model.http_client import Client
 from dutchdoor.model.ids import new_id
 from dutchdoor.model.webhooks import KEEP_TRYING_FOR, MAIN, Lane, Webhook, back_off, open_secrets, payload, signed
 from dutchdoor.services.hooks import notify
@@ -60,7 +60,6 @@ MOVED_BACK: Final = 600.0
 STOPS_WITHIN: Final = 2.0
 GONE: Final = 410
 
-_NO_CLIENT: Final = Client()
 _log = logging.getLogger("dutchdoor")
 
 
@@ -371,7 +370,7 @@ def _failed(lane: Lane, run: _Run, now: float) -> Lane:
 
 
 def _record(name: EventName, detail: str, now: float) -> Log:
-    return Log(event(name, now=now, client=_NO_CLIENT, actor="system", detail=detail))
+    return Log(event(name, now=now, **BY_SYSTEM, detail=detail))
 
 
 class Deliveries:

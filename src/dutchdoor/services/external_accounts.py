@@ -14,8 +14,8 @@ from msgspec.structs import replace
 
 from dutchdoor.errors import InvalidInput, Misconfigured, NotAuthenticated, Unavailable
 from dutchdoor.model.accounts import Account, with_roles
+from dutchdoor.model.acting import BY_SYSTEM, NO_CLIENT, SYSTEM
 from dutchdoor.model.audit_events import account_event
-from dutchdoor.model.http_client import Client
 from dutchdoor.model.principal import Principal
 from dutchdoor.model.unicode_text import NAME_AT_MOST, shown
 from dutchdoor.services.calling import Calling, asking, is_coroutine_function
@@ -33,8 +33,6 @@ WAITING: Final = 64
 """Sign-ins that wait for `authenticate` at once. With more of them, a flood of attempts would delay everyone."""
 GONE: Final = "user_gone"
 """Why a session is revoked: `load` returned None."""
-
-_CLIENT = Client()
 
 
 class ExternalAccounts:
@@ -135,7 +133,7 @@ class ExternalAccounts:
     async def updated(self, account: Account, user: Any) -> Account | None:
         """Let an account follow its user, who was loaded a moment ago. Returns it, or None if the user is None."""
         if user is None:
-            await self.authority.end_all(account.subject, client=_CLIENT, actor="system", reason=GONE)
+            await self.authority.end_all(account.subject, **BY_SYSTEM, reason=GONE)
             return None
         if self._is_as(user, account):
             return account
@@ -169,7 +167,7 @@ class ExternalAccounts:
             return replace(named, revision=named.revision + 1)
         now, roles = self.authority.clock(), self._roles_of(user)
         changed = with_roles(named, roles)
-        record = account_event("roles_changed", account, _CLIENT, now, actor="system", detail=" ".join(roles))
+        record = account_event("roles_changed", account, NO_CLIENT, now, actor=SYSTEM, detail=" ".join(roles))
         await self.store.commit(Swap(changed), *self.authority.staling(changed, now), Log(record))
         return replace(changed, revision=changed.revision + 1)
 

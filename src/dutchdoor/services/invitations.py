@@ -15,6 +15,7 @@ from msgspec import Struct
 from dutchdoor.errors import InvalidToken, NotFound, RegistrationClosed
 from dutchdoor.model import one_time_tokens
 from dutchdoor.model.accounts import Account
+from dutchdoor.model.acting import COMMAND
 from dutchdoor.model.audit_events import EventName, event
 from dutchdoor.model.email_address import canonical, mailbox
 from dutchdoor.model.http_client import Client
@@ -27,10 +28,7 @@ from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.roles import administers, check_roles
 from dutchdoor.stores.base import Add, Change, Log, Remove, Store, Take
 
-__all__ = ["COMMAND", "Invitation", "Invitations", "invitations_about", "withdrawing"]
-
-COMMAND = "cli"
-"""Who invites by a command on the server's machine."""
+__all__ = ["Invitation", "Invitations", "invitations_about", "withdrawing"]
 
 
 class Invited(Struct, frozen=True):

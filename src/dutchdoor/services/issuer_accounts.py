@@ -15,6 +15,7 @@ from dutchdoor.issuers.identity import Identity
 from dutchdoor.issuers.issuer import Issuer
 from dutchdoor.mail.letters import Notice
 from dutchdoor.model.accounts import ADMIN, Account
+from dutchdoor.model.acting import SYSTEM
 from dutchdoor.model.email_address import canonical, without_tag
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.rate_limits import bucket_of
@@ -157,9 +158,9 @@ class IssuerAccounts(Part):
         if wanted == frozenset(account.roles):
             return account
         try:
-            await self.admin.set_roles(account.subject, sorted(wanted), client=client, actor="system")
+            await self.admin.set_roles(account.subject, sorted(wanted), client=client, actor=SYSTEM)
         except LastAdministrator:
-            await self.admin.set_roles(account.subject, sorted(wanted | {ADMIN}), client=client, actor="system")
+            await self.admin.set_roles(account.subject, sorted(wanted | {ADMIN}), client=client, actor=SYSTEM)
         return await self.store.account(account.subject) or account
 
     # Refusals

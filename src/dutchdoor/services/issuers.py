@@ -33,6 +33,7 @@ from dutchdoor.issuers.issuer import Issuer
 from dutchdoor.jose.id_token import LogoutToken
 from dutchdoor.model import one_time_tokens
 from dutchdoor.model.accounts import Account
+from dutchdoor.model.acting import SYSTEM
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.ids import Opaque, encode, new_id
 from dutchdoor.model.issuer_sessions import Issued, IssuerSession
@@ -406,7 +407,7 @@ class IssuerLogins(Part):
         done = [await self.authority.fencing.nothing_left()]
         for each in found:
             with suppress(NotFound):
-                done.append(await self.authority.end(each.id, client=client, actor="system", reason="ended_by_issuer"))
+                done.append(await self.authority.end(each.id, client=client, actor=SYSTEM, reason="ended_by_issuer"))
         return as_one(done)
 
     async def _use_once(self, named: LogoutToken) -> None:

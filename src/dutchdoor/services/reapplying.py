@@ -29,8 +29,8 @@ from dutchdoor.errors import Conflict, Unavailable
 from dutchdoor.jose import signing_keys
 from dutchdoor.jose.signing_keys import StoredKey
 from dutchdoor.model.accounts import Account
+from dutchdoor.model.acting import BY_SYSTEM, NO_CLIENT, SYSTEM
 from dutchdoor.model.audit_events import EventName, account_event, event, session_event
-from dutchdoor.model.http_client import Client
 from dutchdoor.model.policy import LONGEST_ACCESS
 from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
 from dutchdoor.model.sessions import Session
@@ -52,7 +52,6 @@ AGAIN_IN: Final = 0.1
 ATTEMPTS: Final = 100
 """Attempts that the store answers but that bring no progress, after which the rest is given up."""
 
-_CLIENT = Client()
 _log = logging.getLogger("dutchdoor")
 
 _Known: TypeAlias = dict[tuple[Kind, str], Revocation]
@@ -271,26 +270,26 @@ class Reapplying(Around):
         if lost.kind == "session":
             found = await store.session(lost.id)
             if found is not None and found[0].ended_at is None:
-                record = session_event("session_ended", found[0], _CLIENT, now, actor="system", detail=ENDED_AGAIN)
+                record = session_event("session_ended", found[0], NO_CLIENT, now, actor=SYSTEM, detail=ENDED_AGAIN)
                 changes = [End(lost.id, ENDED_AGAIN, now), Log(record)]
         elif lost.kind == "subject":
             account = await store.account(lost.id)
             if account is not None:
                 raised = replace(account, epoch=max(account.epoch, lost.min_epoch) + 1)
                 entry = replace(entry, min_epoch=raised.epoch)
-                record = account_event("session_ended", account, _CLIENT, now, actor="system", detail=ENDED_AGAIN)
+                record = account_event("session_ended", account, NO_CLIENT, now, actor=SYSTEM, detail=ENDED_AGAIN)
                 changes = [Swap(raised), EndAll(lost.id, ENDED_AGAIN, now), Log(record)]
         elif lost.kind == "key":
             key = await store.get(StoredKey, lost.id)
             if key is not None and key.revoked_at is None:
-                record = event("key_revoked", now=now, client=_CLIENT, actor="system", detail=lost.id)
+                record = event("key_revoked", now=now, **BY_SYSTEM, detail=lost.id)
                 changes = [Swap(signing_keys.revoked(key, now)), Log(record)]
         elif lost.kind == "client":
             verifier = await store.get(VerifierKey, lost.id)
             row = verifier or await store.get(RegisteredClient, lost.id)
             if row is not None:
                 name: EventName = "client_removed" if verifier is None else "verifier_removed"
-                record = event(name, now=now, client=_CLIENT, actor="system", client_id=lost.id, detail=row.name)
+                record = event(name, now=now, **BY_SYSTEM, client_id=lost.id, detail=row.name)
                 changes = [Remove(row), Log(record)]
         elif lost.kind == "doubt" and is_doubt(lost.min_epoch):
             found = await store.session(lost.id)

@@ -21,6 +21,7 @@ from dutchdoor.errors import (
 from dutchdoor.jose.dpop import ONE_PROOF
 from dutchdoor.model import sessions
 from dutchdoor.model.accounts import Account
+from dutchdoor.model.acting import SYSTEM
 from dutchdoor.model.audit_events import EventName, session_event
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.rate_limits import bucket_of
@@ -193,7 +194,7 @@ class Refreshing(Starting):
                 await self.fencing.follow()
                 lost = max(session.rotated_at, session.sibling_at) < self.fencing.node.epochs_from / 1000
                 leaving = Leaving(session, account, "lost_in_restore" if lost else "impossible_token")
-                changes, _ = await self._ending(account, [leaving], client, actor="system", now=now)
+                changes, _ = await self._ending(account, [leaving], client, actor=SYSTEM, now=now)
                 if not lost:
                     alarm = session_event("refresh_impossible", session, client, now, detail="newer than any issued")
                     changes.append(Log(alarm))
@@ -218,7 +219,7 @@ class Refreshing(Starting):
             changes = [Swap(raised), *self.ending_all(raised, "theft", now)]
         else:
             leaving = Leaving(session, account, "theft")
-            changes, _ = await self._ending(account, [leaving], client, actor="system", now=now)
+            changes, _ = await self._ending(account, [leaving], client, actor=SYSTEM, now=now)
         record = session_event(name, session, client, now, detail=rule, outcome="refused")
         await self.store.commit(*changes, Log(record))
         await announce(self.hooks.refresh_theft, account, client)

@@ -17,6 +17,7 @@ from dutchdoor.credentials.recovery_code import RECOVERY_CODE
 from dutchdoor.credentials.totp import TOTP
 from dutchdoor.errors import Conflict, RegistrationClosed, Taken
 from dutchdoor.model.accounts import Account, Credential, new_account
+from dutchdoor.model.acting import NO_CLIENT, SYSTEM
 from dutchdoor.model.audit_events import EventName, account_event, event
 from dutchdoor.model.email_address import canonical, without_tag
 from dutchdoor.model.http_client import Client
@@ -210,7 +211,7 @@ class Registration(Part):
             last = found[-1].subject
             for account in found:
                 with suppress(Conflict):  # verified at this moment
-                    await self.store.commit(*self.expiring(account, Client(), "system", now))
+                    await self.store.commit(*self.expiring(account, NO_CLIENT, SYSTEM, now))
                     count += 1
         return count
 

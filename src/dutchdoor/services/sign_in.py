@@ -27,6 +27,7 @@ from dutchdoor.errors import (
 )
 from dutchdoor.model import rate_limits
 from dutchdoor.model.accounts import Account, Credential
+from dutchdoor.model.acting import SYSTEM
 from dutchdoor.model.audit_events import event
 from dutchdoor.model.email_address import canonical
 from dutchdoor.model.http_client import Client
@@ -175,9 +176,7 @@ class SignIn(SignInSteps):
             better = await method.upgraded(record, response)
             if better is None:
                 return record
-            upgrade = event(
-                "password_rehashed", now=self.clock(), client=client, subject=record.subject, actor="system"
-            )
+            upgrade = event("password_rehashed", now=self.clock(), client=client, subject=record.subject, actor=SYSTEM)
             await self.store.commit(Swap(better), Log(upgrade))
             return better
         return record

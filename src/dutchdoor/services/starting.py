@@ -11,6 +11,7 @@ from dutchdoor.errors import Conflict, NotAuthenticated, SessionLimitReached, Un
 from dutchdoor.jose.browser_key import is_browser_key
 from dutchdoor.model import sessions
 from dutchdoor.model.accounts import Account, external_account
+from dutchdoor.model.acting import SYSTEM
 from dutchdoor.model.audit_events import AuditEvent, event, session_event
 from dutchdoor.model.bindings import Binding
 from dutchdoor.model.http_client import Client
@@ -207,7 +208,7 @@ class Starting(Presenting):
         over = sessions.to_end_for(live, self.policy)
         if over is None:
             raise SessionLimitReached(f"{len(live)} sessions are live")
-        return [Leaving(session, account, "limit", "system") for session in over]
+        return [Leaving(session, account, "limit", SYSTEM) for session in over]
 
     def _in_turn(self, account: Account) -> list[Change]:
         # The account is swapped although it does not change, so that two sign-ins at once take turns and the second

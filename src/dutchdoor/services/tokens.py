@@ -32,6 +32,7 @@ from dutchdoor.jose.jwk import Key, KeySet
 from dutchdoor.jose.signing_keys import KeyRing, StoredKey
 from dutchdoor.jose.token_cache import TokenCache
 from dutchdoor.model.accounts import Account
+from dutchdoor.model.acting import NO_CLIENT, SYSTEM
 from dutchdoor.model.audit_events import event
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.ids import new_id
@@ -449,7 +450,7 @@ class Issuer:
         due = self._ring.due(now, self.policy, self.alg) if self._upkeep else None
         if due is not None:
             with suppress(Conflict):
-                await self._add_key(due, Client(), "system", now)
+                await self._add_key(due, NO_CLIENT, SYSTEM, now)
             self._take(await self.store.select(StoredKey), now)
         self._ring_read_at, self._keys_killed = now, killed
 

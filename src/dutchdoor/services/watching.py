@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from dutchdoor.errors import Conflict, NotAuthenticated, SessionInDoubt
 from dutchdoor.model.accounts import Account
+from dutchdoor.model.acting import SYSTEM
 from dutchdoor.model.audit_events import AuditEvent, event
 from dutchdoor.model.device_binding import has_proved_since
 from dutchdoor.model.http_client import Client
@@ -376,7 +377,7 @@ class Watching(Endings):
     async def _revoke(self, use: Use, client: Client, now: float, decided: Assessment) -> bool:
         """End a session or a token. Returns False if it had ended already."""
         if use.session is not None:
-            done = await self.end(use.session.id, client=client, actor="system", reason=SUSPECTED)
+            done = await self.end(use.session.id, client=client, actor=SYSTEM, reason=SUSPECTED)
             if not done.count:
                 return False
             await self.store.commit(Log(_recorded(use, client, now, decided)))

@@ -32,8 +32,9 @@ from dutchdoor.jose.access_token import AccessTokenIssuer
 from dutchdoor.jose.dpop import DpopProof
 from dutchdoor.jose.jwk import Key
 from dutchdoor.model.accounts import Account
+from dutchdoor.model.acting import NO_CLIENT, Acting
 from dutchdoor.model.email_address import canonical
-from dutchdoor.model.http_client import Client, Device
+from dutchdoor.model.http_client import Device
 from dutchdoor.model.policy import Mode
 from dutchdoor.model.principal import Principal, Verified
 from dutchdoor.services.presenting import SignedIn
@@ -49,8 +50,7 @@ from dutchdoor.web.http import Request
 __all__ = ["MakeAccount", "SignIn", "Tokens", "Trial", "load"]
 
 _MODES: Final = ("session", "hybrid", "jwt")
-_NO_CLIENT: Final = Client()
-_ACTOR: Final = "test"
+_BY_TEST: Final = Acting(client=NO_CLIENT, actor="test")
 _LATE: Final = 120.0
 """Seconds since which an expired token has expired: more than any leeway."""
 _HOW: Final = (
@@ -371,16 +371,14 @@ class MakeAccount:
             if found is None:
                 encoded = None if password is None else await engine.directory.hasher.hash(password)
                 return await engine.directory.registration.add(
-                    login, name, encoded, client=_NO_CLIENT, roles=check_roles(tuple(roles or ())), verified=verified
+                    login, name, encoded, client=NO_CLIENT, roles=check_roles(tuple(roles or ())), verified=verified
                 )
             account = found
             if password is not None:
                 raise InvalidInput(f"{login} has an account already. Give the password when you create it.")
         wanted = account.roles if roles is None else check_roles(tuple(roles))
         if set(wanted) != set(account.roles):
-            account, _ = await engine.directory.admin.set_roles(
-                account.subject, wanted, client=_NO_CLIENT, actor=_ACTOR
-            )
+            account, _ = await engine.directory.admin.set_roles(account.subject, wanted, **_BY_TEST)
         return account
 
 
@@ -457,7 +455,7 @@ class SignIn:
             )
         verified = Verified(subject=account.subject, epoch=account.epoch, amr=tuple(amr), at=trial.clock())
         started: SignedIn = trial.run(
-            trial.engine.authority.start(verified, mode=mode or default, client=_NO_CLIENT, scope=scope)
+            trial.engine.authority.start(verified, mode=mode or default, client=NO_CLIENT, scope=scope)
         )
         return started
 
@@ -495,7 +493,7 @@ class Tokens:
         """Return a token whose session was signed out."""
         started = self._start(login, roles)
         if started.session is not None:
-            self._trial.run(self._trial.engine.authority.end(started.session.id, client=_NO_CLIENT, actor=_ACTOR))
+            self._trial.run(self._trial.engine.authority.end(started.session.id, **_BY_TEST))
         return started.access_token
 
     def stale(self, login: str = "ada@example.com", *, roles: Iterable[str] | None = None) -> str:
@@ -503,7 +501,7 @@ class Tokens:
         started, admin = self._start(login, roles), self._trial.engine.directory.admin
         account = started.account
         for now in ((*account.roles, "changed"), account.roles):
-            self._trial.run(admin.set_roles(account.subject, now, client=_NO_CLIENT, actor=_ACTOR))
+            self._trial.run(admin.set_roles(account.subject, now, **_BY_TEST))
         return started.access_token
 
     def _start(self, login: str, roles: Iterable[str] | None) -> SignedIn:

@@ -119,9 +119,7 @@ async def list_accounts(call: Call) -> Response:
 
 async def create_account(call: Call) -> Response:
     draft: AccountDraft = call.body
-    account = await call.directory.admin.create(
-        draft.email, name=draft.name, roles=draft.roles, client=call.observed(), actor=call.actor
-    )
+    account = await call.directory.admin.create(draft.email, name=draft.name, roles=draft.roles, **call.by)
     return json_response(201, UserView(user_view(account)))
 
 
@@ -134,25 +132,23 @@ async def show_account(call: Call) -> Response:
 
 
 async def disable(call: Call) -> Response:
-    done = await call.directory.admin.disable(call.params["subject"], client=call.observed(), actor=call.actor)
+    done = await call.directory.admin.disable(call.params["subject"], **call.by)
     return await fence(call, done)
 
 
 async def enable(call: Call) -> Response:
-    account = await call.directory.admin.enable(call.params["subject"], client=call.observed(), actor=call.actor)
+    account = await call.directory.admin.enable(call.params["subject"], **call.by)
     return json_response(200, UserView(user_view(account)))
 
 
 async def erase(call: Call) -> Response:
-    done = await call.directory.deletion.erase(call.params["subject"], client=call.observed(), actor=call.actor)
+    done = await call.directory.deletion.erase(call.params["subject"], **call.by)
     return await fence(call, done)
 
 
 async def set_roles(call: Call) -> Response:
     wanted: Roles = call.body
-    account, done = await call.directory.admin.set_roles(
-        call.params["subject"], wanted.roles, client=call.observed(), actor=call.actor
-    )
+    account, done = await call.directory.admin.set_roles(call.params["subject"], wanted.roles, **call.by)
     return await fence_of_user(call, done, account)
 
 
@@ -160,7 +156,7 @@ async def force_reset(call: Call) -> Response:
     account = await call.authority.store.account(call.params["subject"])
     if account is None:
         raise NotFound("no such account")
-    await call.directory.recovery.send_reset(account, client=call.observed(), actor=call.actor)
+    await call.directory.recovery.send_reset(account, **call.by)
     return json_response(202, Accepted())
 
 
@@ -171,9 +167,7 @@ async def factors_of(call: Call) -> Response:
 async def remove_factor(call: Call) -> Response:
     body: RemovedFactor = call.body
     account = await _account(call)
-    await call.directory.factors.remove(
-        account, body.method, body.id, amr=None, client=call.observed(), actor=call.actor
-    )
+    await call.directory.factors.remove(account, body.method, body.id, amr=None, **call.by)
     return Response(204)
 
 
@@ -191,24 +185,18 @@ async def sessions_of(call: Call) -> Response:
 
 async def end_sessions_of(call: Call) -> Response:
     done = await call.authority.end_all(
-        call.params["subject"],
-        client=call.observed(),
-        actor=call.actor,
-        reason="ended_by_admin",
-        also=call.directory.sign_in.forgetting_devices,
+        call.params["subject"], **call.by, reason="ended_by_admin", also=call.directory.sign_in.forgetting_devices
     )
     return await fence(call, done)
 
 
 async def end_everything(call: Call) -> Response:
-    done = await call.authority.end_everything(client=call.observed(), actor=call.actor)
+    done = await call.authority.end_everything(**call.by)
     return await fence(call, done)
 
 
 async def end_session(call: Call) -> Response:
-    done = await call.authority.end(
-        call.params["id"], client=call.observed(), actor=call.actor, reason="ended_by_admin"
-    )
+    done = await call.authority.end(call.params["id"], **call.by, reason="ended_by_admin")
     return await fence(call, done)
 
 
@@ -231,11 +219,11 @@ async def next_key(call: Call) -> StoredKey:
             "Key %(key)s is the next one already: it signs from %(at)s.", key=after.kid, at=instant(after.signs_at)
         )
         raise Conflict(text, message=text)
-    return await authority.rotate(client=call.observed(), actor=call.actor)
+    return await authority.rotate(**call.by)
 
 
 async def kill_key(call: Call) -> Response:
-    done = await call.authority.kill_key(call.params["kid"], client=call.observed(), actor=call.actor)
+    done = await call.authority.kill_key(call.params["kid"], **call.by)
     return await fence(call, done)
 
 

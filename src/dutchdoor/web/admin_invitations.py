@@ -37,9 +37,7 @@ class SentInvitations(Struct):
 
 async def invite(call: Call) -> Response:
     draft: AccountDraft = call.body
-    sent = await call.directory.invitations.invite(
-        draft.email, name=draft.name, roles=draft.roles, client=call.observed(), actor=call.actor
-    )
+    sent = await call.directory.invitations.invite(draft.email, name=draft.name, roles=draft.roles, **call.by)
     return json_response(201, _view(sent))
 
 
@@ -51,12 +49,12 @@ async def list_invitations(call: Call) -> Response:
 
 
 async def withdraw(call: Call) -> Response:
-    done = await call.directory.invitations.withdraw(call.params["id"], client=call.observed(), actor=call.actor)
+    done = await call.directory.invitations.withdraw(call.params["id"], **call.by)
     return json_response(200, _view(done))
 
 
 async def send_again(call: Call) -> Response:
-    sent = await call.directory.invitations.send_again(call.params["id"], client=call.observed(), actor=call.actor)
+    sent = await call.directory.invitations.send_again(call.params["id"], **call.by)
     return json_response(200, _view(sent))
 
 

@@ -104,23 +104,17 @@ async def list_clients(call: Call) -> Response:
 
 async def add_client(call: Call) -> Response:
     draft: ClientDraft = call.body
-    made = await service_credentials.add_client(
-        call.authority, draft.name, public=draft.public, client=call.observed(), actor=call.actor
-    )
+    made = await service_credentials.add_client(call.authority, draft.name, public=draft.public, **call.by)
     return json_response(201, _with_secret(made))
 
 
 async def rotate_client(call: Call) -> Response:
-    made = await service_credentials.rotate_client(
-        call.authority, call.params["id"], client=call.observed(), actor=call.actor
-    )
+    made = await service_credentials.rotate_client(call.authority, call.params["id"], **call.by)
     return json_response(200, _with_secret(made))
 
 
 async def remove_client(call: Call) -> Response:
-    done = await service_credentials.remove_client(
-        call.authority, call.params["id"], client=call.observed(), actor=call.actor
-    )
+    done = await service_credentials.remove_client(call.authority, call.params["id"], **call.by)
     return await fence(call, done)
 
 
@@ -138,23 +132,19 @@ async def list_verifiers(call: Call) -> Response:
 
 async def add_verifier(call: Call) -> Response:
     draft: VerifierDraft = call.body
-    made = await service_credentials.add_verifier(call.authority, draft.name, client=call.observed(), actor=call.actor)
+    made = await service_credentials.add_verifier(call.authority, draft.name, **call.by)
     return json_response(201, VerifierWithKey(made.key.name, made.key.id, made.secret))
 
 
 async def rotate_verifier(call: Call) -> Response:
-    made = await service_credentials.rotate_verifier(
-        call.authority, call.params["name"], client=call.observed(), actor=call.actor
-    )
+    made = await service_credentials.rotate_verifier(call.authority, call.params["name"], **call.by)
     found = await wait_for(call, made.done)
     shown = ChangedVerifier(made.key.name, made.key.id, made.secret, found.fenced, found.fenced_in_ms)
     return json_response(status_of(found), shown, applied(call))
 
 
 async def remove_verifier(call: Call) -> Response:
-    done = await service_credentials.remove_verifier(
-        call.authority, call.params["name"], client=call.observed(), actor=call.actor
-    )
+    done = await service_credentials.remove_verifier(call.authority, call.params["name"], **call.by)
     return await fence(call, done)
 
 

@@ -94,18 +94,12 @@ async def list_webhooks(call: Call) -> Response:
 
 async def add_webhook(call: Call) -> Response:
     draft: WebhookDraft = call.body
-    made = await call.webhooks.add(
-        draft.url,
-        events=draft.events,
-        with_client=draft.with_client,
-        client=call.observed(),
-        actor=call.actor,
-    )
+    made = await call.webhooks.add(draft.url, events=draft.events, with_client=draft.with_client, **call.by)
     return json_response(201, _with_secret(made))
 
 
 async def rotate_webhook(call: Call) -> Response:
-    made = await call.webhooks.rotate(call.params["id"], client=call.observed(), actor=call.actor)
+    made = await call.webhooks.rotate(call.params["id"], **call.by)
     return json_response(200, _with_secret(made))
 
 
@@ -115,24 +109,18 @@ async def test_webhook(call: Call) -> Response:
 
 
 async def enable_webhook(call: Call) -> Response:
-    webhook = await call.webhooks.enable(call.params["id"], client=call.observed(), actor=call.actor)
+    webhook = await call.webhooks.enable(call.params["id"], **call.by)
     return await _shown(call, webhook)
 
 
 async def replay_webhook(call: Call) -> Response:
     draft: ReplayDraft = call.body
-    webhook = await call.webhooks.replay(
-        call.params["id"],
-        draft.since.timestamp(),
-        subject=draft.account,
-        client=call.observed(),
-        actor=call.actor,
-    )
+    webhook = await call.webhooks.replay(call.params["id"], draft.since.timestamp(), subject=draft.account, **call.by)
     return await _shown(call, webhook)
 
 
 async def remove_webhook(call: Call) -> Response:
-    await call.webhooks.remove(call.params["id"], client=call.observed(), actor=call.actor)
+    await call.webhooks.remove(call.params["id"], **call.by)
     return Response(204)
 
 

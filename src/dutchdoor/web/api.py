@@ -24,6 +24,7 @@ from dutchdoor.errors import (
 )
 from dutchdoor.jose.dpop import DpopProof
 from dutchdoor.model.accounts import ADMIN, Account
+from dutchdoor.model.acting import Acting
 from dutchdoor.model.base_path import whole_path
 from dutchdoor.model.bindings import ProvedKey
 from dutchdoor.model.http_client import Client, CountryReader, DeviceReader, observe
@@ -242,8 +243,13 @@ class Call:
 
     @property
     def actor(self) -> str:
-        """The subject of the caller, for audit events. Raises `NotAuthenticated`."""
+        """The subject of the caller. Raises `NotAuthenticated`."""
         return self.required.principal.subject
+
+    @property
+    def by(self) -> Acting:
+        """Who asks for a change, and from which client. Raises `NotAuthenticated`."""
+        return {"client": self.observed(), "actor": self.actor}
 
     @property
     def from_browser(self) -> bool:

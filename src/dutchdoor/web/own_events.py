@@ -12,6 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from dutchdoor.errors import InvalidInput
+from dutchdoor.model.acting import SYSTEM
 from dutchdoor.model.audit_events import AuditEvent, EventName, Outcome
 from dutchdoor.model.ids import is_id
 from dutchdoor.texts import mark
@@ -96,7 +97,7 @@ def _by(event: AuditEvent) -> By:
         return "you"
     if not event.actor:
         return "anyone"
-    if event.actor == "system":
+    if event.actor == SYSTEM:
         return "system"
     # The browser that signs in with another account ends the sign-in that it held.
     return "another" if event.detail == "replaced" else "administrator"

@@ -8,10 +8,9 @@ import click
 from msgspec import to_builtins
 
 from dutchdoor.auth import Auth
+from dutchdoor.model.acting import BY_COMMAND
 from dutchdoor.model.service_credentials import RegisteredClient
 from dutchdoor.server.options import (
-    ACTOR,
-    NO_CLIENT,
     as_json,
     no_wait,
     say_fence,
@@ -48,7 +47,7 @@ def add(name: str, *, public: bool, as_json: bool, **options: Any) -> None:
     check_client_name(name)  # before a database is created
 
     async def work(auth: Auth) -> NewClient:
-        return await add_client(auth.authority, name, public=public, client=NO_CLIENT, actor=ACTOR)
+        return await add_client(auth.authority, name, public=public, **BY_COMMAND)
 
     _print(with_auth(settings_from(options), work, make=True), as_json=as_json)
 
@@ -104,7 +103,7 @@ def rotate(client_id: str, *, as_json: bool, **options: Any) -> None:
     """Give a client a new secret, and print it. The server refuses the old one from then on."""
 
     async def work(auth: Auth) -> NewClient:
-        return await rotate_client(auth.authority, client_id, client=NO_CLIENT, actor=ACTOR)
+        return await rotate_client(auth.authority, client_id, **BY_COMMAND)
 
     _print(with_auth(settings_from(options), work), as_json=as_json)
 
@@ -121,7 +120,7 @@ def remove(client_id: str, *, no_wait: bool, as_json: bool, **options: Any) -> N
     """
 
     async def work(auth: Auth) -> Fence:
-        done = await remove_client(auth.authority, client_id, client=NO_CLIENT, actor=ACTOR)
+        done = await remove_client(auth.authority, client_id, **BY_COMMAND)
         return await wait_for(auth, done, no_wait=no_wait)
 
     fenced = with_auth(settings_from(options), work)

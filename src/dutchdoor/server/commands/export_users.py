@@ -17,8 +17,9 @@ from dutchdoor.auth import Auth
 from dutchdoor.credentials.password import PASSWORD
 from dutchdoor.errors import InvalidInput
 from dutchdoor.model.accounts import Account, Credential
+from dutchdoor.model.acting import BY_COMMAND
 from dutchdoor.model.audit_events import event
-from dutchdoor.server.options import ACTOR, NO_CLIENT, as_json, settings_from, with_auth, with_settings
+from dutchdoor.server.options import as_json, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import print_json, say
 from dutchdoor.stores.base import Log
 
@@ -66,9 +67,7 @@ def export_users(file: str, *, as_json: bool, **options: Any) -> None:
             async for line in _lines(auth, tally):
                 target.write(msgspec.json.encode(line) + b"\n")
         now = auth.authority.clock()
-        record = event(
-            "accounts_exported", now=now, client=NO_CLIENT, actor=ACTOR, detail=f"{tally.exported} with their hashes"
-        )
+        record = event("accounts_exported", now=now, **BY_COMMAND, detail=f"{tally.exported} with their hashes")
         await auth.store.commit(Log(record))
         return tally
 

@@ -9,7 +9,8 @@ import click
 from dutchdoor.auth import Auth
 from dutchdoor.errors import NotFound
 from dutchdoor.model.accounts import Account
-from dutchdoor.server.options import ACTOR, NO_CLIENT, as_json, find_account, settings_from, with_auth, with_settings
+from dutchdoor.model.acting import BY_COMMAND
+from dutchdoor.server.options import as_json, find_account, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import instant, print_json, print_table, say, write
 from dutchdoor.services.factors import FACTORS, Factor
 
@@ -79,7 +80,7 @@ def remove(user: str, method: str, which: str, *, as_json: bool, **options: Any)
         account = await find_account(auth, user)
         found, _ = await auth.directory.factors.of(account.subject, aside=True)
         handle = _chosen([each for each in found if each.method == method], method, which)
-        await auth.directory.factors.remove(account, method, handle, amr=None, client=NO_CLIENT, actor=ACTOR)
+        await auth.directory.factors.remove(account, method, handle, amr=None, **BY_COMMAND)
         return account
 
     account = with_auth(settings_from(options), work)

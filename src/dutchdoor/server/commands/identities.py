@@ -8,7 +8,8 @@ import click
 
 from dutchdoor.auth import Auth
 from dutchdoor.model.accounts import Account
-from dutchdoor.server.options import ACTOR, NO_CLIENT, as_json, find_account, settings_from, with_auth, with_settings
+from dutchdoor.model.acting import BY_COMMAND
+from dutchdoor.server.options import as_json, find_account, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import instant, print_json, print_table, write
 from dutchdoor.services.identities import Linked
 
@@ -57,7 +58,7 @@ def unlink(user: str, id: str, *, as_json: bool, **options: Any) -> None:
 
     async def work(auth: Auth) -> Account:
         account = await find_account(auth, user)
-        await auth.directory.identities.unlink(account, id, client=NO_CLIENT, actor=ACTOR)
+        await auth.directory.identities.unlink(account, id, **BY_COMMAND)
         return account
 
     account = with_auth(settings_from(options), work)

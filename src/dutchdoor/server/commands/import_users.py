@@ -18,8 +18,9 @@ from msgspec import Struct
 from dutchdoor.auth import Auth
 from dutchdoor.credentials.legacy import recognise
 from dutchdoor.errors import DutchdoorError, InvalidInput, Taken
+from dutchdoor.model.acting import NO_CLIENT
 from dutchdoor.model.email_address import canonical
-from dutchdoor.server.options import NO_CLIENT, as_json, rehearse, settings_from, with_auth, with_settings
+from dutchdoor.server.options import as_json, rehearse, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import print_json, say, write
 from dutchdoor.server.user_import import Incoming, Refused, read_lines, refused
 from dutchdoor.services.roles import check_roles

@@ -15,14 +15,13 @@ from dutchdoor.auth import Auth
 from dutchdoor.errors import Conflict, InvalidInput, Misconfigured, NotFound
 from dutchdoor.jose.jwk import Key
 from dutchdoor.jose.signing_keys import KeyState, StoredKey, state_of, waiting, with_states
+from dutchdoor.model.acting import BY_COMMAND
 from dutchdoor.model.audit_events import event
 from dutchdoor.model.ids import encode
 from dutchdoor.model.master_key import MasterKey, MasterKeys, sealed_by
 from dutchdoor.model.sessions import Session
 from dutchdoor.server.config import Settings
 from dutchdoor.server.options import (
-    ACTOR,
-    NO_CLIENT,
     as_json,
     ask_first,
     no_wait,
@@ -127,7 +126,7 @@ def rotate(*, at_once: bool, as_json: bool, **options: Any) -> None:
                 "another one now, add --at-once."
             )
             raise Conflict(text, message=text)
-        return await auth.authority.rotate(client=NO_CLIENT, actor=ACTOR, at_once=at_once)
+        return await auth.authority.rotate(**BY_COMMAND, at_once=at_once)
 
     needs = ("alg", "key_sign_for", "key_publish_for")
     row, now = with_auth(settings_from(options), work, needs=needs), time.time()
@@ -162,7 +161,7 @@ def revoke(kid: str, *, yes: bool, no_wait: bool, as_json: bool, **options: Any)
 
     async def work(auth: Auth) -> tuple[int, Fence]:
         await look(auth)
-        done = await auth.authority.kill_key(kid, client=NO_CLIENT, actor=ACTOR)
+        done = await auth.authority.kill_key(kid, **BY_COMMAND)
         return done.seq, await wait_for(auth, done, no_wait=no_wait)
 
     if not yes:
@@ -204,7 +203,7 @@ def export(kid: str | None, *, as_json: bool, **options: Any) -> None:
             text = f"{row.kid} was exported at {instant(row.exported_at)}. Create another with `dutchdoor key rotate`."
             raise Conflict(text, message=text)
         secret = Key.from_private_bytes(row.alg, auth.authority.master.open(row.sealed, row.kid), kid=row.kid)
-        record = event("key_exported", now=now, client=NO_CLIENT, actor=ACTOR, detail=row.kid)
+        record = event("key_exported", now=now, **BY_COMMAND, detail=row.kid)
         try:
             # Marked before it is shown: otherwise the holder of an unmarked secret could forge tokens for this API.
             await auth.store.commit(Swap(replace(row, exported_at=now)), Log(record))
@@ -287,10 +286,10 @@ def revoke_master(id: str, *, yes: bool, no_wait: bool, as_json: bool, **options
     async def work(auth: Auth) -> tuple[int, int, Fence]:
         kids, sessions = await look(auth)
         authority = auth.authority
-        done = [await authority.kill_key(kid, client=NO_CLIENT, actor=ACTOR) for kid in kids]
+        done = [await authority.kill_key(kid, **BY_COMMAND) for kid in kids]
         for first in range(0, len(sessions), ENDED_TOGETHER):
             ended = [
-                authority.end(each.id, client=NO_CLIENT, actor=ACTOR, reason="ended_by_admin")
+                authority.end(each.id, **BY_COMMAND, reason="ended_by_admin")
                 for each in sessions[first : first + ENDED_TOGETHER]
             ]
             done += await asyncio.gather(*ended)

@@ -18,11 +18,12 @@ from msgspec import Struct
 
 from dutchdoor.auth import Auth
 from dutchdoor.errors import Conflict, Misconfigured
+from dutchdoor.model.acting import BY_COMMAND
 from dutchdoor.model.audit_events import event
 from dutchdoor.model.policy import HOUR
 from dutchdoor.revocation.lease import GUARD
 from dutchdoor.server.config import Secret, refuse_argument
-from dutchdoor.server.options import ACTOR, NO_CLIENT, as_json, settings_from, with_auth, with_settings
+from dutchdoor.server.options import as_json, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import print_json, print_pairs, say, write
 from dutchdoor.services.fencing import elapsed
 from dutchdoor.stores.transfer import LogState, Movable, Tally
@@ -144,7 +145,7 @@ async def move(
     await source.leave()
     await _wait_for_leases(over_at, report)
     now = clock()
-    record = event("log_begun", now=now, client=NO_CLIENT, actor=ACTOR, detail=f"moved from epoch {log.log_epoch}")
+    record = event("log_begun", now=now, **BY_COMMAND, detail=f"moved from epoch {log.log_epoch}")
     # No lease is left, so no node of the target has to wait for one: its log may have begun long ago. Unless another
     # one began since: an epoch must be above each that an account was given.
     began = now - LEASES_LONG_OVER

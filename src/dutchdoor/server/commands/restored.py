@@ -10,9 +10,10 @@ import click
 
 from dutchdoor.auth import Auth
 from dutchdoor.errors import Conflict
+from dutchdoor.model.acting import BY_COMMAND
 from dutchdoor.model.audit_events import event
 from dutchdoor.revocation.node_messages import row_of_the_gone
-from dutchdoor.server.options import ACTOR, NO_CLIENT, as_json, must_be_there, settings_from, with_auth, with_settings
+from dutchdoor.server.options import as_json, must_be_there, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import agree, print_json, say, write
 from dutchdoor.stores.base import Log
 from dutchdoor.stores.migrations import OlderSchema
@@ -57,9 +58,7 @@ def restored(*, yes: bool, as_json: bool, **options: Any) -> None:
         before = (await auth.store.node_rows()).rows
         epoch = await auth.store.begin_log_epoch(now)
         await auth.store.node_register(row_of_the_gone(before, epoch, auth.authority.fencing.terms.lease_for))
-        await auth.store.commit(
-            Log(event("log_begun", now=now, client=NO_CLIENT, actor=ACTOR, detail=f"epoch {epoch}"))
-        )
+        await auth.store.commit(Log(event("log_begun", now=now, **BY_COMMAND, detail=f"epoch {epoch}")))
         return epoch
 
     epoch = with_auth(settings, work, update=True)

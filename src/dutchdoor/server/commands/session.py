@@ -11,10 +11,9 @@ from msgspec import to_builtins
 
 from dutchdoor.auth import Auth
 from dutchdoor.errors import NotFound
+from dutchdoor.model.acting import BY_COMMAND
 from dutchdoor.model.sessions import Session
 from dutchdoor.server.options import (
-    ACTOR,
-    NO_CLIENT,
     as_json,
     ask_first,
     find_account,
@@ -122,19 +121,17 @@ def end(
 
     async def ended(auth: Auth) -> Revoked:
         if everyone:
-            return await auth.authority.end_everything(client=NO_CLIENT, actor=ACTOR, progress=_progress())
+            return await auth.authority.end_everything(**BY_COMMAND, progress=_progress())
         if who:
             account = await find_account(auth, who)
             reason = "ended_by_admin"
-            return await auth.authority.end_all(account.subject, client=NO_CLIENT, actor=ACTOR, reason=reason)
+            return await auth.authority.end_all(account.subject, **BY_COMMAND, reason=reason)
         # All ids are looked up before the first session is revoked: with one wrong id, nothing is revoked.
         for each in ids:
             if await auth.store.session(each) is None:
                 text = f"There is no session {each[:64]!a}."
                 raise NotFound(text, message=text)
-        return as_one(
-            [await auth.authority.end(each, client=NO_CLIENT, actor=ACTOR, reason="ended_by_admin") for each in ids]
-        )
+        return as_one([await auth.authority.end(each, **BY_COMMAND, reason="ended_by_admin") for each in ids])
 
     count, fenced = with_auth(settings, work)
     if as_json:

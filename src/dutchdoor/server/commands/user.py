@@ -10,13 +10,12 @@ from msgspec import to_builtins
 
 from dutchdoor.auth import Auth
 from dutchdoor.model.accounts import Account, Credential
+from dutchdoor.model.acting import BY_COMMAND
 from dutchdoor.model.departures import Departure
 from dutchdoor.server.commands.factors import factors
 from dutchdoor.server.commands.identities import identities
 from dutchdoor.server.commands.session import session_columns, session_row, session_view
 from dutchdoor.server.options import (
-    ACTOR,
-    NO_CLIENT,
     as_json,
     find_account,
     no_wait,
@@ -101,9 +100,7 @@ def create(
         password = click.prompt("Password", hide_input=True, confirmation_prompt="Repeat the password", err=True)
 
     async def work(auth: Auth) -> Account:
-        return await auth.directory.admin.create(
-            email, name=name, roles=roles, password=password, client=NO_CLIENT, actor=ACTOR
-        )
+        return await auth.directory.admin.create(email, name=name, roles=roles, password=password, **BY_COMMAND)
 
     made = with_auth(settings, work, make=True, needs=needs)
     if as_json:
@@ -207,7 +204,7 @@ def disable(user: str, *, no_wait: bool, as_json: bool, **options: Any) -> None:
 
     async def work(auth: Auth) -> tuple[Account, int, Fence]:
         account = await find_account(auth, user)
-        done = await auth.directory.admin.disable(account.subject, client=NO_CLIENT, actor=ACTOR)
+        done = await auth.directory.admin.disable(account.subject, **BY_COMMAND)
         return account, done.count, await wait_for(auth, done, no_wait=no_wait)
 
     account, count, fenced = with_auth(settings_from(options), work)
@@ -235,7 +232,7 @@ def enable(user: str, *, as_json: bool, **options: Any) -> None:
 
     async def work(auth: Auth) -> Account:
         account = await find_account(auth, user)
-        return await auth.directory.admin.enable(account.subject, client=NO_CLIENT, actor=ACTOR)
+        return await auth.directory.admin.enable(account.subject, **BY_COMMAND)
 
     account = with_auth(settings_from(options), work)
     if as_json:
@@ -267,7 +264,7 @@ def delete(user: str, *, yes: bool, no_wait: bool, as_json: bool, **options: Any
 
     async def work(auth: Auth) -> tuple[Account, int, Fence]:
         account = await find_account(auth, user)
-        done = await auth.directory.deletion.erase(account.subject, client=NO_CLIENT, actor=ACTOR)
+        done = await auth.directory.deletion.erase(account.subject, **BY_COMMAND)
         return account, done.count, await wait_for(auth, done, no_wait=no_wait)
 
     account, count, fenced = with_auth(settings, work)
@@ -302,7 +299,7 @@ def role(user: str, roles: tuple[str, ...], *, none: bool, no_wait: bool, as_jso
 
     async def work(auth: Auth) -> tuple[Account, Fence]:
         account = await find_account(auth, user)
-        changed, done = await auth.directory.admin.set_roles(account.subject, roles, client=NO_CLIENT, actor=ACTOR)
+        changed, done = await auth.directory.admin.set_roles(account.subject, roles, **BY_COMMAND)
         return changed, await wait_for(auth, done, no_wait=no_wait)
 
     account, fenced = with_auth(settings_from(options), work)
@@ -327,7 +324,7 @@ def reset(user: str, *, as_json: bool, **options: Any) -> None:
 
     async def work(auth: Auth) -> Account:
         account = await find_account(auth, user)
-        await auth.directory.recovery.send_reset(account, client=NO_CLIENT, actor=ACTOR)
+        await auth.directory.recovery.send_reset(account, **BY_COMMAND)
         return account
 
     account = with_auth(settings_from(options), work, needs=("mail",))

@@ -8,12 +8,11 @@ import click
 from msgspec import to_builtins
 
 from dutchdoor.auth import Auth
+from dutchdoor.model.acting import BY_COMMAND
 from dutchdoor.model.service_credentials import VerifierKey
 from dutchdoor.revocation.messages import MAX_SEQ
 from dutchdoor.revocation.node_messages import LogHead, Rows
 from dutchdoor.server.options import (
-    ACTOR,
-    NO_CLIENT,
     as_json,
     no_wait,
     say_fence,
@@ -52,7 +51,7 @@ def add(name: str, *, as_json: bool, **options: Any) -> None:
     check_verifier_name(name)  # before a database is created
 
     async def work(auth: Auth) -> NewVerifier:
-        return await add_verifier(auth.authority, name, client=NO_CLIENT, actor=ACTOR)
+        return await add_verifier(auth.authority, name, **BY_COMMAND)
 
     made = with_auth(settings_from(options), work, make=True)
     if as_json:
@@ -122,7 +121,7 @@ def rotate(name: str, *, no_wait: bool, as_json: bool, **options: Any) -> None:
     """
 
     async def work(auth: Auth) -> tuple[NewVerifier, Fence]:
-        made = await rotate_verifier(auth.authority, name, client=NO_CLIENT, actor=ACTOR)
+        made = await rotate_verifier(auth.authority, name, **BY_COMMAND)
         return made, await wait_for(auth, made.done, no_wait=no_wait)
 
     made, fenced = with_auth(settings_from(options), work)
@@ -142,7 +141,7 @@ def remove(name: str, *, no_wait: bool, as_json: bool, **options: Any) -> None:
     """Remove a verifier key. Its polls are refused from then on. When this prints "Fenced", its leases have expired."""
 
     async def work(auth: Auth) -> Fence:
-        done = await remove_verifier(auth.authority, name, client=NO_CLIENT, actor=ACTOR)
+        done = await remove_verifier(auth.authority, name, **BY_COMMAND)
         return await wait_for(auth, done, no_wait=no_wait)
 
     fenced = with_auth(settings_from(options), work)

@@ -10,9 +10,10 @@ import click
 from msgspec import to_builtins
 
 from dutchdoor.auth import Auth
+from dutchdoor.model.acting import BY_COMMAND
 from dutchdoor.model.durations import read_duration
 from dutchdoor.model.webhooks import Webhook
-from dutchdoor.server.options import ACTOR, NO_CLIENT, as_json, find_account, settings_from, with_auth, with_settings
+from dutchdoor.server.options import as_json, find_account, settings_from, with_auth, with_settings
 from dutchdoor.server.terminal import instant, print_json, print_pairs, print_table, say, write
 from dutchdoor.services.webhooks import NewWebhook, Standing
 
@@ -36,7 +37,7 @@ def add(url: str, events: tuple[str, ...], *, with_client: bool, as_json: bool, 
     """Add a webhook: the servers send it what happens from now on. The secret is printed once, and sealed."""
 
     async def work(auth: Auth) -> NewWebhook:
-        return await auth.webhooks.add(url, events=events, with_client=with_client, client=NO_CLIENT, actor=ACTOR)
+        return await auth.webhooks.add(url, events=events, with_client=with_client, **BY_COMMAND)
 
     _print(with_auth(settings_from(options), work), as_json=as_json)
 
@@ -153,7 +154,7 @@ def rotate(webhook_id: str, *, as_json: bool, **options: Any) -> None:
     """Give a webhook a new secret, and print it. For a day, messages are signed by the old one, too."""
 
     async def work(auth: Auth) -> NewWebhook:
-        return await auth.webhooks.rotate(webhook_id, client=NO_CLIENT, actor=ACTOR)
+        return await auth.webhooks.rotate(webhook_id, **BY_COMMAND)
 
     _print(with_auth(settings_from(options), work), as_json=as_json)
 
@@ -190,7 +191,7 @@ def replay(webhook_id: str, since: str, who: str | None, *, as_json: bool, **opt
     async def work(auth: Auth) -> Webhook:
         # An account that is erased has events, too: its subject is enough.
         subject = (await find_account(auth, who)).subject if who and "@" in who else who or ""
-        return await auth.webhooks.replay(webhook_id, begun, subject=subject, client=NO_CLIENT, actor=ACTOR)
+        return await auth.webhooks.replay(webhook_id, begun, subject=subject, **BY_COMMAND)
 
     with_auth(settings_from(options), work)
     if as_json:
@@ -207,7 +208,7 @@ def enable(webhook_id: str, *, as_json: bool, **options: Any) -> None:
     """Send to a disabled webhook again, from where it stopped. What waits for another attempt is sent at once."""
 
     async def work(auth: Auth) -> Webhook:
-        return await auth.webhooks.enable(webhook_id, client=NO_CLIENT, actor=ACTOR)
+        return await auth.webhooks.enable(webhook_id, **BY_COMMAND)
 
     with_auth(settings_from(options), work)
     if as_json:
@@ -224,7 +225,7 @@ def remove(webhook_id: str, *, as_json: bool, **options: Any) -> None:
     """Remove a webhook. What was not delivered is not sent any more."""
 
     async def work(auth: Auth) -> Webhook:
-        return await auth.webhooks.remove(webhook_id, client=NO_CLIENT, actor=ACTOR)
+        return await auth.webhooks.remove(webhook_id, **BY_COMMAND)
 
     with_auth(settings_from(options), work)
     if as_json:

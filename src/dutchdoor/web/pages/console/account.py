@@ -14,6 +14,7 @@ from dutchdoor.credentials.recovery_code import RECOVERY_CODE
 from dutchdoor.credentials.totp import TOTP
 from dutchdoor.errors import NotFound
 from dutchdoor.model.accounts import Account, Credential
+from dutchdoor.model.acting import COMMAND, SYSTEM
 from dutchdoor.model.audit_events import AuditEvent
 from dutchdoor.model.departures import Departure
 from dutchdoor.model.factor_removal import removable_at
@@ -133,58 +134,48 @@ class AccountPage:
         )
 
     async def disable(self, call: Call) -> Response:
-        done = await call.directory.admin.disable(call.body.subject, client=call.observed(), actor=call.actor)
+        done = await call.directory.admin.disable(call.body.subject, **call.by)
         return await self._done(call, "account-disabled", done)
 
     async def enable(self, call: Call) -> Response:
-        await call.directory.admin.enable(call.body.subject, client=call.observed(), actor=call.actor)
+        await call.directory.admin.enable(call.body.subject, **call.by)
         return await self._done(call, "account-enabled")
 
     async def set_roles(self, call: Call) -> Response:
         wanted: NewRoles = call.body
-        _, done = await call.directory.admin.set_roles(
-            wanted.subject, wanted.roles.split(), client=call.observed(), actor=call.actor
-        )
+        _, done = await call.directory.admin.set_roles(wanted.subject, wanted.roles.split(), **call.by)
         return await self._done(call, "roles-changed", done)
 
     async def reset(self, call: Call) -> Response:
         account = await _account(call, call.body.subject)
-        await call.directory.recovery.send_reset(account, client=call.observed(), actor=call.actor)
+        await call.directory.recovery.send_reset(account, **call.by)
         return await self._done(call, "reset-mailed")
 
     async def remove_factor(self, call: Call) -> Response:
         one: OneFactor = call.body
         account = await _account(call, one.subject)
-        await call.directory.factors.remove(
-            account, one.method, one.id, amr=None, client=call.observed(), actor=call.actor
-        )
+        await call.directory.factors.remove(account, one.method, one.id, amr=None, **call.by)
         return await self._done(call, "factor-removed")
 
     async def unlink(self, call: Call) -> Response:
         one: OneIdentity = call.body
         account = await _account(call, one.subject)
-        done = await call.directory.identities.unlink(account, one.id, client=call.observed(), actor=call.actor)
+        done = await call.directory.identities.unlink(account, one.id, **call.by)
         return await self._done(call, "identity-unlinked", done)
 
     async def delete(self, call: Call) -> Response:
-        done = await call.directory.deletion.erase(call.body.subject, client=call.observed(), actor=call.actor)
+        done = await call.directory.deletion.erase(call.body.subject, **call.by)
         return self.console.done(PATH, "account-deleted", await wait_for(call, done))
 
     async def sign_out(self, call: Call) -> Response:
         done = await call.authority.end_all(
-            call.body.subject,
-            client=call.observed(),
-            actor=call.actor,
-            reason="ended_by_admin",
-            also=call.directory.sign_in.forgetting_devices,
+            call.body.subject, **call.by, reason="ended_by_admin", also=call.directory.sign_in.forgetting_devices
         )
         return await self._done(call, "signed-out", done)
 
     async def end(self, call: Call) -> Response:
         one: OneSession = call.body
-        done = await call.authority.end(
-            one.session, client=call.observed(), actor=call.actor, reason="ended_by_admin", subject=one.subject
-        )
+        done = await call.authority.end(one.session, **call.by, reason="ended_by_admin", subject=one.subject)
         return await self._done(call, "session-ended", done)
 
     async def _done(self, call: Call, notice: str, done: Revoked | None = None) -> Response:
@@ -243,5 +234,5 @@ def _event(event: AuditEvent) -> dict[str, Any]:
         "detail": event.detail,
         "by_owner": event.actor in {event.subject, ""},
         "actor": event.actor,
-        "actor_page": "" if event.actor in {"cli", "system"} else f"{ACCOUNT_PATH}?{urlencode({'id': event.actor})}",
+        "actor_page": "" if event.actor in {COMMAND, SYSTEM} else f"{ACCOUNT_PATH}?{urlencode({'id': event.actor})}",
     }

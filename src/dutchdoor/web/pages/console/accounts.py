@@ -83,16 +83,12 @@ class AccountsPage(DraftPage):
     async def create(self, call: Call) -> Response:
         draft: Person = call.body
         account = await call.directory.admin.create(
-            draft.email,
-            name=draft.name,
-            roles=tuple(draft.roles.split()),
-            client=call.observed(),
-            actor=call.actor,
+            draft.email, name=draft.name, roles=tuple(draft.roles.split()), **call.by
         )
         return self.console.done(ACCOUNT_PATH, "account-created", id=account.subject)
 
     async def sign_out_all(self, call: Call) -> Response:
-        done = await call.authority.end_everything(client=call.observed(), actor=call.actor)
+        done = await call.authority.end_everything(**call.by)
         return self.console.done(PATH, "all-signed-out", await wait_for(call, done))
 
 

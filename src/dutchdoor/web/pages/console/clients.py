@@ -56,21 +56,15 @@ class ClientsPage:
 
     async def add(self, call: Call) -> Response:
         draft: Draft = call.body
-        made = await add_client(
-            call.authority,
-            draft.name,
-            public=draft.kind == "public",
-            client=call.observed(),
-            actor=call.actor,
-        )
+        made = await add_client(call.authority, draft.name, public=draft.kind == "public", **call.by)
         return self._with_secret(call, made, mark("The client was added"))
 
     async def rotate(self, call: Call) -> Response:
-        made = await rotate_client(call.authority, call.params["id"], client=call.observed(), actor=call.actor)
+        made = await rotate_client(call.authority, call.params["id"], **call.by)
         return self._with_secret(call, made, mark("The client has a new secret"))
 
     async def remove(self, call: Call) -> Response:
-        done = await remove_client(call.authority, call.params["id"], client=call.observed(), actor=call.actor)
+        done = await remove_client(call.authority, call.params["id"], **call.by)
         return self.console.done(PATH, "client-removed", await wait_for(call, done))
 
     def _with_secret(self, call: Call, made: NewClient, title: str) -> Response:

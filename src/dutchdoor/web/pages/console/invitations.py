@@ -52,23 +52,15 @@ class InvitationsPage(DraftPage):
 
     async def invite(self, call: Call) -> Response:
         draft: Person = call.body
-        await call.directory.invitations.invite(
-            draft.email,
-            name=draft.name,
-            roles=draft.roles.split(),
-            client=call.observed(),
-            actor=call.actor,
-        )
+        await call.directory.invitations.invite(draft.email, name=draft.name, roles=draft.roles.split(), **call.by)
         return self.console.done(PATH, "invitation-sent")
 
     async def send(self, call: Call) -> Response:
-        actor, client = call.actor, call.observed()
-        await call.directory.invitations.send_again(call.params["id"], client=client, actor=actor)
+        await call.directory.invitations.send_again(call.params["id"], **call.by)
         return self.console.done(PATH, "invitation-sent")
 
     async def withdraw(self, call: Call) -> Response:
-        actor, client = call.actor, call.observed()
-        await call.directory.invitations.withdraw(call.params["id"], client=client, actor=actor)
+        await call.directory.invitations.withdraw(call.params["id"], **call.by)
         return self.console.done(PATH, "invitation-withdrawn")
 
 

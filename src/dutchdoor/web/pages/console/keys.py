@@ -64,7 +64,7 @@ class KeysPage:
         return self.console.done(PATH, "key-created")
 
     async def revoke(self, call: Call) -> Response:
-        done = await call.authority.kill_key(call.params["kid"], client=call.observed(), actor=call.actor)
+        done = await call.authority.kill_key(call.params["kid"], **call.by)
         return self.console.done(PATH, "key-revoked", await wait_for(call, done))
 
 

@@ -68,15 +68,15 @@ class VerifiersPage:
 
     async def add(self, call: Call) -> Response:
         draft: Draft = call.body
-        made = await add_verifier(call.authority, draft.name, client=call.observed(), actor=call.actor)
+        made = await add_verifier(call.authority, draft.name, **call.by)
         return self._with_key(call, made, mark("The verifier was added"))
 
     async def rotate(self, call: Call) -> Response:
-        made = await rotate_verifier(call.authority, call.params["name"], client=call.observed(), actor=call.actor)
+        made = await rotate_verifier(call.authority, call.params["name"], **call.by)
         return self._with_key(call, made, mark("The verifier has a new key"))
 
     async def remove(self, call: Call) -> Response:
-        done = await remove_verifier(call.authority, call.params["name"], client=call.observed(), actor=call.actor)
+        done = await remove_verifier(call.authority, call.params["name"], **call.by)
         return self.console.done(PATH, "verifier-removed", await wait_for(call, done))
 
     def _with_key(self, call: Call, made: NewVerifier, title: str) -> Response:

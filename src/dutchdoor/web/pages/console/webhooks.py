@@ -71,17 +71,12 @@ class WebhooksPage(DraftPage):
     async def add(self, call: Call) -> Response:
         draft: Draft = call.body
         made = await call.webhooks.add(
-            draft.url,
-            events=draft.events.split(),
-            with_client=draft.client == "yes",
-            client=call.observed(),
-            actor=call.actor,
+            draft.url, events=draft.events.split(), with_client=draft.client == "yes", **call.by
         )
         return self._with_secret(call, made, mark("The webhook was added"))
 
     async def rotate(self, call: Call) -> Response:
-        actor, client = call.actor, call.observed()
-        made = await call.webhooks.rotate(call.params["id"], client=client, actor=actor)
+        made = await call.webhooks.rotate(call.params["id"], **call.by)
         return self._with_secret(call, made, mark("The webhook has a new secret"))
 
     async def test(self, call: Call) -> Response:
@@ -91,13 +86,11 @@ class WebhooksPage(DraftPage):
         return await self.show_with(call, kept=self._kept({}), answer=answer.failure)
 
     async def enable(self, call: Call) -> Response:
-        actor, client = call.actor, call.observed()
-        await call.webhooks.enable(call.params["id"], client=client, actor=actor)
+        await call.webhooks.enable(call.params["id"], **call.by)
         return self.console.done(PATH, "webhook-enabled")
 
     async def remove(self, call: Call) -> Response:
-        actor, client = call.actor, call.observed()
-        await call.webhooks.remove(call.params["id"], client=client, actor=actor)
+        await call.webhooks.remove(call.params["id"], **call.by)
         return self.console.done(PATH, "webhook-removed")
 
     def _with_secret(self, call: Call, made: NewWebhook, title: str) -> Response:
