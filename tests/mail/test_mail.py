@@ -256,6 +256,13 @@ def test_a_strangers_words_are_not_printed_on_our_letterhead(device):
     assert "Device: unknown" in mail.text
 
 
+def test_a_mail_names_the_device_in_the_language_of_its_reader():
+    """A German mail says "Firefox unter Linux"."""
+    mail = LETTERS.notice(Notice.NEW_DEVICE, "ann@example.com", client=HERE, at=NOW, language="de")
+    assert "Gerät: Firefox unter Linux" in mail.text and "Firefox unter Linux" in mail.html
+    assert " on Linux" not in mail.text + mail.html
+
+
 def test_a_line_break_in_a_device_name_starts_no_line_of_a_mail():
     """A User-Agent with a line break cannot add a line to a mail: the break is a space."""
     mail = LETTERS.notice(Notice.NEW_DEVICE, "ann@example.com", client=Client(devices=Device(name="a\nb")), at=NOW)

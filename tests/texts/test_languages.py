@@ -15,7 +15,7 @@ from dutchdoor.auth import Auth
 from dutchdoor.credentials.password import CHEAPEST, PasswordHasher
 from dutchdoor.errors import InvalidInput, Misconfigured
 from dutchdoor.texts import mark
-from dutchdoor.texts.languages import Languages, language
+from dutchdoor.texts.languages import ENGLISH, Languages, language
 from dutchdoor.texts.templates import environment
 
 GERMAN = language("de")
@@ -111,6 +111,14 @@ def test_dates_numbers_and_durations_are_of_the_language(templates):
     assert page.render(at=1795976873.9) == (
         '<time datetime="2026-11-29T18:27:53Z">29. November 2026, 18:27 UTC</time> 1.234.567 15 Minuten 1 Tag 1 Stunde'
     )
+
+
+def test_a_device_is_named_in_the_language(templates):
+    """A device is stored as `Firefox on Linux` in each language. A name of another form stays as it is."""
+    page = templates("{% for each in named %}{{ each | device }}|{% endfor %}")
+    named = ["Firefox on Linux", "acme-sync", "", "100%s on 5%", "<b> on x"]
+    assert page.render(named=named) == "Firefox unter Linux|acme-sync||100%s unter 5%|&lt;b&gt; unter x|"
+    assert ENGLISH.device("Firefox on Linux") == "Firefox on Linux"
 
 
 def test_a_site_chooses_its_languages_and_texts(tmp_path: Path):

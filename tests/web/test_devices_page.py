@@ -188,3 +188,29 @@ def test_a_program_is_refused_and_not_sent_to_a_page(browsers: Browsers) -> None
     anyone = TestClient(browsers.app, follow_redirects=False)
     assert anyone.get("/auth/devices").status_code == 401
     assert anyone.post("/auth/devices", json={"session": "others"}).status_code == 401
+
+
+def test_german_pages_name_devices_in_german():
+    """A German page says "Firefox unter Linux" wherever a device is named. What is stored, and what the API answers, is
+    `Firefox on Linux` in each language.
+    """
+    auth = Auth("memory:", console=True, hasher=PasswordHasher(CHEAPEST))
+    agent = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+    headers = {**PAGE, "user-agent": agent, "accept-language": "de"}
+    with TestClient(auth.asgi(), headers=headers, follow_redirects=False) as person:
+        assert person.post("/auth/register", data=ADA, headers=FORM).status_code == 303
+        subject = person.get("/auth/me", headers={"accept": "application/json"}).json()["user"]["id"]
+        assert person.portal is not None
+        roles = partial(auth.directory.admin.set_roles, subject, ["admin"], client=Client(), actor="cli")
+        person.portal.call(roles)
+        _look_at_german_pages(person, subject)
+
+
+def _look_at_german_pages(person: TestClient, subject: str) -> None:
+    for path in ("/auth/devices", "/auth/activity", f"/admin/accounts/one?id={subject}", "/admin/events"):
+        page = person.get(path)
+        assert page.status_code == 200, (path, page.text)
+        assert "<bdi>Firefox unter Linux</bdi>" in page.text, path
+        assert " on Linux" not in page.text or path == "/admin/events", path  # its details are the stored fields
+    sessions = person.get("/auth/sessions", headers={"accept": "application/json"}).json()["sessions"]
+    assert {each["device"] for each in sessions} == {"Firefox on Linux"}

@@ -552,7 +552,7 @@ class Letters:
             country = f" ({spoken.country(client.country)})" if client.country else ""
             facts = [
                 (mark("When"), spoken.when(at)),
-                (mark("Device"), client.device if _DEVICE.fullmatch(client.device) else unknown),
+                (mark("Device"), spoken.device(client.device) if _DEVICE.fullmatch(client.device) else unknown),
                 (mark("Address"), (client.address or unknown) + country),
             ]
         shown = {

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final
 
-from dutchdoor.texts import Text
+from dutchdoor.texts import Text, mark
 
 __all__ = ["ENGLISH", "SHIPPED", "Language", "Languages", "language"]
 
@@ -67,6 +67,11 @@ class Language:
     def country(self, code: str) -> str:
         """Return the name of a country by its two letters, or the letters of one that has no name."""
         return str(import_module("babel").Locale.parse(self._locale).territories.get(code, code))
+
+    def device(self, name: str) -> str:
+        """Return the name of a device, which is stored as `Firefox on Linux`, or a name of another form as it is."""
+        browser, on, system = name.rpartition(" on ")
+        return self.text(mark("%(browser)s on %(system)s")) % {"browser": browser, "system": system} if on else name
 
     def number(self, number: float) -> str:
         return str(import_module("babel.numbers").format_decimal(number, locale=self._locale))

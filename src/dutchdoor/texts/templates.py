@@ -71,6 +71,7 @@ def environment(folder: Path, language: Language, replacing: Path | None = None)
         "groups": _groups,
         "when": when,
         "country": language.country,
+        "device": language.device,
         "number": language.number,
         "duration": language.duration,
     }

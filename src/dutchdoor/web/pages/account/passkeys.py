@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from dutchdoor.credentials.passkey import PASSKEY
+from dutchdoor.credentials.passkey import NAME_AT_MOST, PASSKEY
 from dutchdoor.credentials.totp import TOTP
 from dutchdoor.errors import (
     DutchdoorError,
@@ -100,8 +100,10 @@ class AddForm(OwnForm):
         kept = {name: fields.get(name, "") for name in ("next", "name")}
         return await self.pages.show_own(call, "add_passkey", status, headers, kept=kept, error=error)
 
-    def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:  # noqa: ARG002 - for every form
-        return {"response": passkey_answer(fields), "name": fields.get("name", "")}
+    def take(self, call: Call, fields: Mapping[str, str]) -> Mapping[str, object]:
+        # A person who gives no name is shown that of the device from now on: in the words of this page.
+        device = self.pages.language(call.request).device(call.observed().device)[:NAME_AT_MOST]
+        return {"response": passkey_answer(fields), "name": fields.get("name", "").strip() or device}
 
     async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:
         # A page that asked for a second factor sent people here: back to it.
