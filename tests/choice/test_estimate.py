@@ -163,7 +163,7 @@ def test_it_takes_the_numbers_of_an_answer(run: Run) -> None:
         (("--lease", "soon"), "--lease must be a duration such as 90s"),
         (("--lease", "10m"), "--lease: write 1s to 5m"),
         (("--access-for", "2h"), "--access-for: write 1s to 1h"),
-        (("--database", "oracle"), "'oracle' is not one of sqlite, postgres"),
+        (("--database", "oracle"), '--database is "sqlite" or "postgres", and not \'oracle\''),
         (("--workers", "0"), "--workers: write a number from 1 to 256"),
         (("--from", "nowhere.toml"), "nowhere.toml cannot be read"),
     ],

@@ -392,7 +392,7 @@ async def serving(inbox: Inbox, *, implicit: ssl.SSLContext | None = None, **opt
 @pytest.fixture
 def not_loopback(monkeypatch) -> None:
     """Have the transport take 127.0.0.1 for a host elsewhere."""
-    monkeypatch.setattr("dutchdoor.mail.smtp._is_loopback", lambda host: False)
+    monkeypatch.setattr("dutchdoor.mail.smtp.is_this_machine", lambda host: False)
 
 
 async def test_a_mail_server_on_this_machine_takes_mail_in_the_clear():

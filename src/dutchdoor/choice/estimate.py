@@ -25,6 +25,7 @@ from dutchdoor.revocation.lease import GUARD, LONGEST, SHORTEST, Terms
 __all__ = [
     "FORMULAS",
     "STOLEN",
+    "Database",
     "Estimate",
     "Exposure",
     "Formula",
@@ -36,6 +37,7 @@ __all__ = [
     "given_by",
 ]
 
+Database: TypeAlias = Literal["sqlite", "postgres"]
 Unit: TypeAlias = Literal["B", "B/s", "1/s", "cores", "rows", "nodes", "verifiers"]
 
 CACHED: Final = 4096
@@ -88,7 +90,7 @@ class Given(Struct, frozen=True, kw_only=True):
     lease: float = Terms().lease_for
     nodes: int = 1
     workers: int = 1
-    database: Literal["sqlite", "postgres"] = "sqlite"
+    database: Database = "sqlite"
 
     def __post_init__(self) -> None:
         for name in BOUNDS:

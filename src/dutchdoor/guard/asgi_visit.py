@@ -53,19 +53,20 @@ class Visit:
         "_found",
         "_gate",
         "_holding",
-        "_known",
-        "_scope",
         "_user",
         "csrf_field",
         "data",
         "has_begun",
+        "known",
+        "scope",
     )
 
     def __init__(self, gate: Gate, scope: Scope) -> None:
-        self._gate, self._scope = gate, scope
+        self._gate, self.scope = gate, scope
         self._asked: Request | None = None
         self._found = False
-        self._known: Known | None = None
+        self.known: Known | None = None
+        """Who sends this, if a guard has found out already."""
         self._error: DutchdoorError | None = None
         self._user: Any = None
         self.data: SessionData | None = None
@@ -77,32 +78,22 @@ class Visit:
     def asked(self) -> Request:
         """The request, as the engine takes it."""
         if self._asked is None:
-            self._asked = request_of(self._scope)
+            self._asked = request_of(self.scope)
         return self._asked
-
-    @property
-    def scope(self) -> Scope:
-        """The scope of the request."""
-        return self._scope
-
-    @property
-    def known(self) -> Known | None:
-        """Who sends this, if a guard has found out already."""
-        return self._known
 
     async def identify(self) -> Known | None:
         """Return who sends this request, found once; None without a proof. Raises what `Auth.principal` raises."""
         if not self._found:
             try:
-                self._known = await self._gate.identify(
-                    self.asked, websocket=self._scope["type"] == "websocket", csrf_field=self.csrf_field
+                self.known = await self._gate.identify(
+                    self.asked, websocket=self.scope["type"] == "websocket", csrf_field=self.csrf_field
                 )
             except DutchdoorError as error:
                 self._error = error
             self._found = True
         if self._error is not None:
             raise self._error
-        return self._known
+        return self.known
 
     async def principal(self) -> Principal | None:
         """Return the principal, or None. Raises what `Auth.principal` raises."""
@@ -208,14 +199,14 @@ class Visit:
         data = self.data
         if data is None or not self.has_begun:
             return
-        if self._scope["type"] == "http":
+        if self.scope["type"] == "http":
             data.close(STORED)
         elif data.token is None and not data.session_id:
             data.close("An open WebSocket cannot set a cookie. Store something for a visitor in a request before it.")
 
     async def refuse(self, error: DutchdoorError, send: Send) -> None:
         """Answer this request with an error."""
-        await refuse(self._scope, send, error, self._gate)
+        await refuse(self.scope, send, error, self._gate)
 
     async def csrf_token(self) -> str:
         """Return the CSRF token for this page's forms and scripts; "" where no cookie is the proof."""
@@ -224,8 +215,8 @@ class Visit:
 
     async def check(self) -> None:
         """Check the proof once more. Raises what `identify` raises."""
-        if self._known is not None:
-            await self._gate.check(self._known)
+        if self.known is not None:
+            await self._gate.check(self.known)
 
 
 async def refuse(scope: Scope, send: Send, error: DutchdoorError, gate: Gate) -> None:

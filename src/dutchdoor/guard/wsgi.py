@@ -124,12 +124,13 @@ def readable(headers: Iterable[Header]) -> list[tuple[str, str]]:
 class Visit:
     """One request, and who sends it."""
 
-    __slots__ = ("_asked", "_environ", "_error", "_found", "_gate", "_known", "_user", "data", "has_begun")
+    __slots__ = ("_asked", "_environ", "_error", "_found", "_gate", "_user", "data", "has_begun", "known")
 
     def __init__(self, gate: SyncGate, environ: Environ) -> None:
         self._gate, self._environ, self._found = gate, environ, False
         self._asked: Request | None = None
-        self._known: Known | None = None
+        self.known: Known | None = None
+        """Who sends this, if a guard has found out already."""
         self._error: DutchdoorError | None = None
         self._user: Any = None
         self.data: SessionData | None = None
@@ -142,23 +143,18 @@ class Visit:
             self._asked = request_in(self._environ)
         return self._asked
 
-    @property
-    def known(self) -> Known | None:
-        """Who sends this, if a guard has found out already."""
-        return self._known
-
     def identify(self, csrf_field: str | None = None) -> Known | None:
         """Return who sends this request, found once; None without a proof. Raises what `Auth.principal` raises."""
         if not self._found:
             kind = self._environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
             try:
-                self._known = self._gate.identify(self.asked, csrf_field if kind in FORMS else None)
+                self.known = self._gate.identify(self.asked, csrf_field if kind in FORMS else None)
             except DutchdoorError as error:
                 self._error = error
             self._found = True
         if self._error is not None:
             raise self._error
-        return self._known
+        return self.known
 
     def user(self, csrf_field: str | None = None) -> Any:
         """Return the `User` behind the request, or the application's own object; None without a proof. Raises what

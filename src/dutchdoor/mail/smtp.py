@@ -11,7 +11,6 @@ link asks again.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import re
 import socket
@@ -27,6 +26,7 @@ import aiosmtplib
 
 from dutchdoor.errors import Misconfigured, Unavailable
 from dutchdoor.mail import Mail, as_message, sender_of
+from dutchdoor.model.this_machine import is_this_machine
 
 __all__ = ["SmtpTransport"]
 
@@ -54,7 +54,7 @@ class SmtpTransport:
         self._username = unquote(parts.username or "")
         self._password = unquote(parts.password or "")
         self._security: Literal["tls", "starttls", "none"] = "tls" if parts.scheme == "smtps" else "starttls"
-        if self._security == "starttls" and _is_loopback(self._host):
+        if self._security == "starttls" and is_this_machine(self._host):
             self._security = "none"
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -140,12 +140,3 @@ def _why(error: BaseException) -> str:
         # asyncio replaces the system's message by the address; a resolver has its own message.
         return str(error.strerror) if isinstance(error, socket.gaierror) else os.strerror(error.errno)
     return type(error).__name__
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

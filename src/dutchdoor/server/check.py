@@ -17,6 +17,7 @@ from dutchdoor.credentials.strength import BreachedList
 from dutchdoor.errors import Misconfigured
 from dutchdoor.issuers.issuer import ANY, is_local
 from dutchdoor.model.policy import DAY, MINUTE
+from dutchdoor.model.this_machine import is_this_machine
 from dutchdoor.revocation.lease import GUARD, Terms
 from dutchdoor.server.config import Settings, holds_password
 from dutchdoor.server.factory import refuse_wrong, sqlite_file
@@ -349,14 +350,9 @@ def _ways(settings: Settings) -> Iterator[Finding]:
 
 def _leaves_the_machine(url: str, instead: str = "") -> bool:
     hosts = instead or urlsplit(url).netloc.rpartition("@")[2]
-    return not all(_is_here(urlsplit(f"//{host}").hostname or "") for host in hosts.split(",") if host[:1] != "/")
-
-
-def _is_here(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host in {"", "localhost"}
+    return not all(
+        is_this_machine(urlsplit(f"//{host}").hostname or "localhost") for host in hosts.split(",") if host[:1] != "/"
+    )
 
 
 def _files(settings: Settings) -> Iterator[Finding]:

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import ctypes
 import functools
-import ipaddress
 import logging
 import logging.config
 import multiprocessing
@@ -35,6 +34,7 @@ from starlette.types import ASGIApp
 
 from dutchdoor.auth import Auth
 from dutchdoor.errors import InvalidKey, Misconfigured, Unavailable
+from dutchdoor.model.this_machine import is_this_machine
 from dutchdoor.server.config import Settings
 from dutchdoor.server.factory import another_master_key, make_auth, refuse_wrong
 from dutchdoor.server.instrumentation import ObservedStore, Watched, log_transitions
@@ -179,7 +179,7 @@ def refuse_unsafe(settings: Settings) -> None:
         _tracing()
     if settings.tls_cert is not None and not secure:
         raise Misconfigured("--tls-cert needs the https URL that users open: --public-url https://auth.example.com.")
-    if not is_loopback_bind(settings.host) and settings.tls_cert is None and not (secure and settings.proxy):
+    if not is_this_machine(settings.host) and settings.tls_cert is None and not (secure and settings.proxy):
         raise Misconfigured(
             f"Other machines can reach {settings.host}, and plain HTTP would send passwords unencrypted. "
             f"Do one of these: listen on "
@@ -190,16 +190,6 @@ def refuse_unsafe(settings: Settings) -> None:
         raise Misconfigured(
             "A memory: database exists in one process only. Use --workers 1, or a database that processes can share."
         )
-
-
-def is_loopback_bind(host: str) -> bool:
-    """Whether only this machine can reach a socket bound to this host."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 # --- starting --------------------------------------------------------------------------------------------------------
@@ -305,7 +295,7 @@ def _start_application(settings: Settings, read: Read | None) -> ASGIApp:
     if parent is not None:
         threading.Thread(target=_end_with, args=[parent], name="dutchdoor-parent", daemon=True).start()
     limit_connections(settings)
-    BoundedProtocol.plain_from_proxies = settings.tls_cert is None and not is_loopback_bind(settings.host)
+    BoundedProtocol.plain_from_proxies = settings.tls_cert is None and not is_this_machine(settings.host)
     return application(settings, read)
 
 

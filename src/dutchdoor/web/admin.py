@@ -11,9 +11,8 @@ from typing import Annotated, cast
 from msgspec import Meta, Struct
 from msgspec.structs import asdict
 
-from dutchdoor.errors import Conflict, InvalidInput, NotFound
+from dutchdoor.errors import Conflict, InvalidInput
 from dutchdoor.jose.signing_keys import KeyState, StoredKey, state_of, waiting, with_states
-from dutchdoor.model.accounts import Account
 from dutchdoor.model.audit_events import AuditCursor, AuditEvent
 from dutchdoor.model.departures import Departure
 from dutchdoor.services.administration import ListedStatus
@@ -124,9 +123,7 @@ async def create_account(call: Call) -> Response:
 
 
 async def show_account(call: Call) -> Response:
-    account = await call.authority.store.account(call.params["subject"])
-    if account is None:
-        raise NotFound("no such account")
+    account = await call.account_of(call.params["subject"])
     departure = await call.authority.store.get(Departure, account.subject)
     return json_response(200, account_view(account, departure))
 
@@ -153,29 +150,20 @@ async def set_roles(call: Call) -> Response:
 
 
 async def force_reset(call: Call) -> Response:
-    account = await call.authority.store.account(call.params["subject"])
-    if account is None:
-        raise NotFound("no such account")
+    account = await call.account_of(call.params["subject"])
     await call.directory.recovery.send_reset(account, **call.by)
     return json_response(202, Accepted())
 
 
 async def factors_of(call: Call) -> Response:
-    return json_response(200, await factors_view(call, await _account(call), aside=True))
+    return json_response(200, await factors_view(call, await call.account_of(call.params["subject"]), aside=True))
 
 
 async def remove_factor(call: Call) -> Response:
     body: RemovedFactor = call.body
-    account = await _account(call)
+    account = await call.account_of(call.params["subject"])
     await call.directory.factors.remove(account, body.method, body.id, amr=None, **call.by)
     return Response(204)
-
-
-async def _account(call: Call) -> Account:
-    account = await call.authority.store.account(call.params["subject"])
-    if account is None:
-        raise NotFound("no such account")
-    return account
 
 
 async def sessions_of(call: Call) -> Response:

@@ -17,6 +17,7 @@ from dutchdoor.errors import (
     DutchdoorError,
     InvalidToken,
     NotAuthenticated,
+    NotFound,
     RateLimited,
     SessionInDoubt,
     StepUpRequired,
@@ -250,6 +251,13 @@ class Call:
     def by(self) -> Acting:
         """Who asks for a change, and from which client. Raises `NotAuthenticated`."""
         return {"client": self.observed(), "actor": self.actor}
+
+    async def account_of(self, subject: str) -> Account:
+        """Return the account of a subject. Raises `NotFound`."""
+        account = await self.authority.store.account(subject)
+        if account is None:
+            raise NotFound("no such account")
+        return account
 
     @property
     def from_browser(self) -> bool:

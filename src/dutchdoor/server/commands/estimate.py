@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 from msgspec.structs import replace
 
 from dutchdoor.choice.advice import advise
-from dutchdoor.choice.estimate import Estimate, Given, Number, check_bounds, given_by
+from dutchdoor.choice.estimate import Database, Estimate, Given, Number, check_bounds, given_by
 from dutchdoor.choice.estimate import estimate as calculate
 from dutchdoor.choice.estimate_page import page, quantity
 from dutchdoor.choice.figures import read_figures
 from dutchdoor.choice.questions import BY_ID, read_answer, read_file
 from dutchdoor.choice.rules import seconds
-from dutchdoor.errors import Misconfigured
+from dutchdoor.model.choices import check_choice
 from dutchdoor.model.durations import read_duration, short_duration
 from dutchdoor.server.html_file import refuse_to_overwrite, write_html
 from dutchdoor.server.paper import columns, paragraph, table
@@ -106,8 +106,7 @@ def _read(numbers: dict[str, Any]) -> Any:
         elif name in _DURATIONS:
             value = read_duration(typed, option)
         if name == "database":
-            if typed not in {"sqlite", "postgres"}:
-                raise Misconfigured(f"{option}: {typed!r} is not one of sqlite, postgres.")
+            check_choice(typed, get_args(Database), option)
         else:
             check_bounds(name, value, option)
         yield name, value

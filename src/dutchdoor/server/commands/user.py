@@ -209,15 +209,7 @@ def disable(user: str, *, no_wait: bool, as_json: bool, **options: Any) -> None:
 
     account, count, fenced = with_auth(settings_from(options), work)
     if as_json:
-        print_json(
-            {
-                "id": account.subject,
-                "status": "disabled",
-                "ended": count,
-                "fenced": fenced.fenced,
-                "fenced_in_ms": fenced.fenced_in_ms,
-            }
-        )
+        print_json({"id": account.subject, "status": "disabled", "ended": count, **to_builtins(fenced)})
     else:
         write(f"{account.address or account.subject} is disabled; {_sessions(count)} revoked.")
         say_fence(fenced)
@@ -269,15 +261,7 @@ def delete(user: str, *, yes: bool, no_wait: bool, as_json: bool, **options: Any
 
     account, count, fenced = with_auth(settings, work)
     if as_json:
-        print_json(
-            {
-                "id": account.subject,
-                "erased": True,
-                "ended": count,
-                "fenced": fenced.fenced,
-                "fenced_in_ms": fenced.fenced_in_ms,
-            }
-        )
+        print_json({"id": account.subject, "erased": True, "ended": count, **to_builtins(fenced)})
     else:
         write(f"{account.address or account.subject} is erased; {_sessions(count)} revoked.")
         say_fence(fenced)

@@ -12,8 +12,7 @@ from dutchdoor.credentials.passkey import PASSKEY, facts_of
 from dutchdoor.credentials.password import PASSWORD
 from dutchdoor.credentials.recovery_code import RECOVERY_CODE
 from dutchdoor.credentials.totp import TOTP
-from dutchdoor.errors import NotFound
-from dutchdoor.model.accounts import Account, Credential
+from dutchdoor.model.accounts import Credential
 from dutchdoor.model.acting import COMMAND, SYSTEM
 from dutchdoor.model.audit_events import AuditEvent
 from dutchdoor.model.departures import Departure
@@ -102,7 +101,7 @@ class AccountPage:
         self.console = console
 
     async def show(self, call: Call) -> Response:
-        account = await _account(call, call.query.get("id", "")[:255])
+        account = await call.account_of(call.query.get("id", "")[:255])
         store = call.authority.store
         sessions = await call.authority.sessions(account.subject)
         factors = await store.select(Credential, subject=account.subject, limit=FACTORS)
@@ -147,19 +146,19 @@ class AccountPage:
         return await self._done(call, "roles-changed", done)
 
     async def reset(self, call: Call) -> Response:
-        account = await _account(call, call.body.subject)
+        account = await call.account_of(call.body.subject)
         await call.directory.recovery.send_reset(account, **call.by)
         return await self._done(call, "reset-mailed")
 
     async def remove_factor(self, call: Call) -> Response:
         one: OneFactor = call.body
-        account = await _account(call, one.subject)
+        account = await call.account_of(one.subject)
         await call.directory.factors.remove(account, one.method, one.id, amr=None, **call.by)
         return await self._done(call, "factor-removed")
 
     async def unlink(self, call: Call) -> Response:
         one: OneIdentity = call.body
-        account = await _account(call, one.subject)
+        account = await call.account_of(one.subject)
         done = await call.directory.identities.unlink(account, one.id, **call.by)
         return await self._done(call, "identity-unlinked", done)
 
@@ -181,13 +180,6 @@ class AccountPage:
     async def _done(self, call: Call, notice: str, done: Revoked | None = None) -> Response:
         fence = None if done is None else await wait_for(call, done)
         return self.console.done(ACCOUNT_PATH, notice, fence, id=call.body.subject)
-
-
-async def _account(call: Call, subject: str) -> Account:
-    account = await call.authority.store.account(subject)
-    if account is None:
-        raise NotFound("no such account")
-    return account
 
 
 def _instant(at: float | None) -> str:
