@@ -1,4 +1,4 @@
-"""Ports for servers that have to be told theirs before they listen.
+"""Ports for servers that must know theirs before they listen.
 
 Between the choice and the listening nothing else may take the port. So it is none of those that the system gives out by
 itself, and each process of a run goes through them from a place of its own.

@@ -28,13 +28,13 @@ def running_server(folder: Path, *arguments: str, **environment: str) -> Iterato
     """Run `dutchdoor serve` in a folder, with nothing set but what is given, and give its port once it is ready."""
     port = free_port()
     clean = {name: value for name, value in os.environ.items() if not name.startswith("DUTCHDOOR_")}
-    with (folder / "server.log").open("w+") as told:
+    with (folder / "server.log").open("w+") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, "serve", "--port", str(port), *arguments],
             cwd=folder,
             env={**clean, **environment},
             stdout=subprocess.PIPE,
-            stderr=told,
+            stderr=log,
             text=True,
         )
         assert process.stdout is not None

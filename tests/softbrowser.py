@@ -189,19 +189,21 @@ class Bound:
 def follow(said: bytes, key: Key, at: str, host: str) -> Bound:
     """Read instructions as Chromium does. Raises `EndedError` or `RefusedError`."""
     try:
-        told = jsonlib.loads(said)
-        identifier = told["session_identifier"]
-        if told.get("continue", True) is False:
+        instructions = jsonlib.loads(said)
+        identifier = instructions["session_identifier"]
+        if instructions.get("continue", True) is False:
             raise EndedError
         if not isinstance(identifier, str) or not identifier:
             raise RefusedError("no session_identifier")
         cookies = [
-            described(each["name"], each["attributes"]) for each in told["credentials"] if each["type"] == "cookie"
+            described(each["name"], each["attributes"])
+            for each in instructions["credentials"]
+            if each["type"] == "cookie"
         ]
-        scope = told.get("scope", {})
+        scope = instructions.get("scope", {})
         rules = [(each["type"] == "include", each["path"]) for each in scope.get("scope_specification", ())]
         domains = {each["domain"] for each in scope.get("scope_specification", ())}
-        refresh_url = told.get("refresh_url", at)
+        refresh_url = instructions.get("refresh_url", at)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RefusedError(repr(error)) from None
     if not cookies:
@@ -212,7 +214,7 @@ def follow(said: bytes, key: Key, at: str, host: str) -> Bound:
         raise RefusedError("a rule for another host, or a path that does not begin with /")
     if "://" in refresh_url or not refresh_url.startswith("/"):
         raise RefusedError(f"refresh_url {refresh_url!r}")
-    return Bound(key, identifier, refresh_url, cookies, rules, bool(told.get("allowed_refresh_initiators")))
+    return Bound(key, identifier, refresh_url, cookies, rules, bool(instructions.get("allowed_refresh_initiators")))
 
 
 def values(reply: Reply, name: str) -> list[str]:
@@ -387,32 +389,32 @@ class SoftBrowser(Generic[R]):
             self._event(f"refreshed {session.id}")
             return ""
         try:
-            told = follow(reply.body, session.key, session.refresh_url, self.host)
+            renewed = follow(reply.body, session.key, session.refresh_url, self.host)
         except EndedError:
             return self._forget(session, "the server ended it")
         except RefusedError as error:
             return self._forget(session, str(error))
-        if told.id != session.id:
+        if renewed.id != session.id:
             return self._forget(session, "another id")
-        told.proved, self.registered[session.id] = session.proved, told  # without the old challenge
+        renewed.proved, self.registered[session.id] = session.proved, renewed  # without the old challenge
         self._learn(reply)
         self._event(f"refreshed {session.id}")
         return ""
 
     async def _register(self, offer: str, began: From) -> None:
         found = _OFFER.match(offer.strip())
-        told = dict(re.findall(r';\s*([a-z]+)="([^"]*)"', found["parameters"])) if found else {}
+        parameters = dict(re.findall(r';\s*([a-z]+)="([^"]*)"', found["parameters"])) if found else {}
         alg = next((each for each in found["algs"].split() if each in self.algs), None) if found else None
-        if alg is None or not told.get("path", "").startswith("/") or not self.origin.startswith("https:"):
+        if alg is None or not parameters.get("path", "").startswith("/") or not self.origin.startswith("https:"):
             self._event(f"passed over {offer}")
             return
-        key, challenge = Key(alg), told.get("challenge", "")
+        key, challenge = Key(alg), parameters.get("challenge", "")
         for _ in range(CHALLENGES):
             if not self._may_sign():
                 return
             headers = [("secure-session-response", key.proof(challenge, first=True))]
             try:
-                reply = await self._by_itself(told["path"], headers, began)
+                reply = await self._by_itself(parameters["path"], headers, began)
             except OSError:
                 self._event("registration: unreachable")
                 return
@@ -424,7 +426,7 @@ class SoftBrowser(Generic[R]):
             self._event(f"registration: status {reply.status}")
             return
         try:
-            session = follow(reply.body, key, told["path"], self.host)
+            session = follow(reply.body, key, parameters["path"], self.host)
         except (RefusedError, EndedError) as error:
             self._event(f"registration refused: {error}")
             return
@@ -527,7 +529,7 @@ _REFRESH = re.compile(rb'<meta http-equiv="?refresh"? content="0(?:;\s*url=([^"]
 
 def _reloads(reply: Reply) -> str | None:
     """Give where a page sends the browser by itself; "" for the page itself, None for nowhere."""
-    for told in values(reply, "refresh"):
-        return told.partition("url=")[2]
+    for value in values(reply, "refresh"):
+        return value.partition("url=")[2]
     found = _REFRESH.search(reply.body)
     return None if found is None else (found[1] or b"").decode()

@@ -278,8 +278,8 @@ def followed(machine: Machine, line: str, name: str, cursor: str = "") -> dict[s
     typed = line.replace("CURSOR", cursor).split()
     with subprocess.Popen(typed, stdout=subprocess.PIPE, text=True, env=machine.environment) as program:
         assert program.stdout is not None
-        for told in program.stdout:
-            event: dict[str, Any] = json.loads(told)
+        for printed in program.stdout:
+            event: dict[str, Any] = json.loads(printed)
             if event["name"] == name:
                 program.terminate()
                 return event

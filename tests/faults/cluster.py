@@ -83,14 +83,14 @@ class Node:
     def begin(self) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("DUTCHDOOR_")}
         first = ["-m", "tests.faults.shifted", str(self.clock)] if self.clock.exists() else ["-m", "tests.faults.leash"]
-        with self.log.open("a") as told:
+        with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *first, "serve", "--port", "0", *self.arguments],
                 cwd=self.folder,
                 env={**clean, "PYTHONPATH": str(Path(__file__).parents[2]), **self.environment},
                 stdin=subprocess.PIPE,  # it ends where this one ends: see leash.py
                 stdout=subprocess.PIPE,
-                stderr=told,
+                stderr=log,
                 text=True,
                 start_new_session=True,
             )

@@ -100,7 +100,7 @@ class Connection:
         self.task: asyncio.Task[None] | None = None
         self.pumps: list[asyncio.Task[None]] = []
         self.silent = False
-        """The target is gone, and the client is not told."""
+        """The target is gone, and the client does not know."""
         self.ending = False
         """It closes what it has. Cancelled now, it would not come to it."""
 

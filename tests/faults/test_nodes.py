@@ -364,17 +364,17 @@ async def test_i19_sign_ins_at_once_share_nothing(shared: Cluster) -> None:
     """Twelve sign-ins of one person in one moment over three nodes are twelve sessions, and ending one of them ends no
     other.
     """
-    email, told = address(), []
+    email, answers = address(), []
     await register(shared, email)
 
     async def ask(n: int, wire: Wire):
         body = {"email": email, "password": PASSWORD, "mode": "hybrid", "transport": "body"}
         answer = await wire.send("POST", "/auth/login", body)
-        told.append(answer)
+        answers.append(answer)
         return answer
 
     assert set(await at_once(shared, 12, ask)) <= {200, 503, 429}
-    given = [answer.json for answer in told if answer.status == 200]
+    given = [answer.json for answer in answers if answer.status == 200]
     assert len(given) >= 8
     assert len({each["session"]["id"] for each in given}) == len(given)
     assert len({each["refresh_token"] for each in given}) == len(given)

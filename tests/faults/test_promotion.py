@@ -127,9 +127,9 @@ async def lose_and_judge(ours: Cluster, primary: Postgres, standby: Postgres) ->
             while await asyncio.to_thread(standby.sql, ended_again) != "4":
                 await asyncio.sleep(0.05)
             over.set()
-            told = await asyncio.gather(*using)
-        assert all(said <= {401, 429, 503, 0} for said in told), told
-        assert all(401 in said for said in told), "nothing was refused: nothing was tested"
+            answers = await asyncio.gather(*using)
+        assert all(said <= {401, 429, 503, 0} for said in answers), answers
+        assert all(401 in said for said in answers), "nothing was refused: nothing was tested"
         # In the database too: what a node that starts anew believes.
         async with ours.beside() as anew:
             for one in [*dead, unknown]:

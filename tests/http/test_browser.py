@@ -173,8 +173,8 @@ async def test_s17_a_cookie_needs_the_token_of_its_session(world: World, route: 
     await other.login(ADA, mode="session")
     before = await rows(world)
     for token in (None, "", "x" * 43, other.csrf, browser.csrf[:-1], browser.csrf + "=", "é"):
-        for told in ([("sec-fetch-site", "same-origin"), ("origin", OWN)], [("origin", OWN)], []):
-            headers = [*told, *([("x-csrf-token", token)] if token is not None else [])]
+        for sent in ([("sec-fetch-site", "same-origin"), ("origin", OWN)], [("origin", OWN)], []):
+            headers = [*sent, *([("x-csrf-token", token)] if token is not None else [])]
             answer = await world.call(
                 route.method,
                 filled(route, browser),

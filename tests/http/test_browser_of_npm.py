@@ -19,10 +19,10 @@ def test_t20_tests_bring_a_chromium_that_needs_nothing_of_the_machine() -> None:
     program = nodejs.needed(nodejs.chromium_of_npm)
     folder = Path(program).parent
     libraries = {"LD_LIBRARY_PATH": str(folder / "al2023" / "lib")}
-    told = subprocess.run(
+    listed = subprocess.run(
         ["ldd", folder / "chromium"], env=libraries, capture_output=True, text=True, check=True
     ).stdout
-    of_the_machine = {line.split()[0].split(".so")[0] for line in told.splitlines() if str(folder) not in line}
+    of_the_machine = {line.split()[0].split(".so")[0] for line in listed.splitlines() if str(folder) not in line}
     of_c = {"libc", "libdl", "libgcc_s", "libm", "libpthread", "librt", "linux-vdso", "/lib64/ld-linux-x86-64"}
     assert of_the_machine <= of_c
     with (

@@ -423,10 +423,10 @@ def send(
         named["content-type"] = "application/json"
     connection.request(method, path, content, {"host": "login.example.com", **named, **(raw or {})})
     answer = connection.getresponse()
-    told = dict(answer.getheaders())
+    received = dict(answer.getheaders())
     read = answer.read()
     connection.close()
-    return answer.status, told, read
+    return answer.status, received, read
 
 
 def test_behind_nginx_as_documented(behind: tuple[int, int]) -> None:
@@ -464,9 +464,9 @@ def test_behind_nginx_as_documented(behind: tuple[int, int]) -> None:
         forged = {spelled.format(name): "forged" for name in names[:4]}
         status, _, seen = send(port, "GET", "/", authorization=bearer, raw=forged)
         assert status == 200
-        told = json.loads(seen)["seen"]
-        assert told["x-auth-subject"] == subject
-        assert "forged" not in told.values(), spelled
+        passed_on = json.loads(seen)["seen"]
+        assert passed_on["x-auth-subject"] == subject
+        assert "forged" not in passed_on.values(), spelled
     handshake = {"upgrade": "websocket", "connection": "upgrade", "sec_websocket_version": "13", "cookie": cookie}
     for other in ({"origin": "https://forum.example.com"}, {"origin": "null"}, {}):
         assert send(port, "GET", "/", **handshake, **other)[0] == 403, other

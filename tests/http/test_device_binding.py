@@ -79,9 +79,9 @@ async def test_k01_a_browser_binds_its_session(world: World, mode: str) -> None:
     await world.register()
     browser = Bound(world)
     await browser.signed_in(mode)
-    told = await browser.register()
-    assert told.status == 200
-    assert told.json["session_identifier"] == browser.session_id
+    answer = await browser.register()
+    assert answer.status == 200
+    assert answer.json["session_identifier"] == browser.session_id
     assert (await browser.uses(mode)).status == 200
     del browser.jar[browser.bound()]
     assert (await browser.uses(mode)).status == 200, "not confirmed yet"
@@ -105,13 +105,13 @@ async def test_k01_the_instructions_name_the_cookie_as_it_is_set(world: World) -
     for mode, rules in (("session", []), ("hybrid", ["/", "/auth/refresh"])):
         browser = Bound(world)
         await browser.signed_in(mode)
-        told = await browser.register()
-        (cookie,) = told.json["credentials"]
-        (line,) = told.set_cookies()
+        answer = await browser.register()
+        (cookie,) = answer.json["credentials"]
+        (line,) = answer.set_cookies()
         assert line.startswith(f"{cookie['name']}=")
         assert line.partition("; ")[2] == f"{cookie['attributes']}; Max-Age=110"
-        assert [rule["path"] for rule in told.json["scope"]["scope_specification"]] == rules
-        assert told.json["refresh_url"] == REFRESH
+        assert [rule["path"] for rule in answer.json["scope"]["scope_specification"]] == rules
+        assert answer.json["refresh_url"] == REFRESH
 
 
 # --- registering ------------------------------------------------------------------------------------------------------
@@ -423,9 +423,9 @@ async def test_k07_the_older_session_of_a_browser_is_let_go(world: World) -> Non
     await browser.bind()
     assert browser.session_id != older
     headers = [("sec-secure-session-id", older), ("secure-session-response", key.proof("A" * 28))]
-    told = await browser.call("POST", REFRESH, csrf=False, headers=headers)
-    assert told.json == {"session_identifier": older, "continue": False}
-    assert told.set_cookies() == []
+    answer = await browser.call("POST", REFRESH, csrf=False, headers=headers)
+    assert answer.json == {"session_identifier": older, "continue": False}
+    assert answer.set_cookies() == []
     assert (await browser.me()).status == 200
 
 

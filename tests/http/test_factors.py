@@ -609,7 +609,7 @@ async def test_there_is_a_time_of_grace() -> None:
     """From the first sign-in that lacks a factor, the account may sign in for the time of grace, and not longer."""
     async with a_world(policy=replace(STANDARD, second_factor="required", second_factor_grace=DAY)) as world:
         await world.register(ADA)
-        world.clock.now += 5 * DAY  # nobody signed in: nobody was told
+        world.clock.now += 5 * DAY  # no one signed in: no one was notified
         await world.browser().login()
         world.clock.now += DAY - 60
         await world.browser().login()

@@ -69,7 +69,7 @@ async def test_o01_rotation_and_reuse_ends_the_family(world: World) -> None:
     assert (await victim.me()).status == 401
     assert [event.name for event in await world.events()].count("refresh_theft") == 1
     await world.posted()
-    assert world.mailbox.mails[-1].to == ADA, "and its owner is told"
+    assert world.mailbox.mails[-1].to == ADA, "and its owner is notified"
 
 
 async def test_o02_a_lost_answer_logs_no_one_out(world: World) -> None:

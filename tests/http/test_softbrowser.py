@@ -30,14 +30,14 @@ class Script:
         self.browser = SoftBrowser(self.send, "https://login.example.com", clock=self.clock)
 
     def instructions(self, *more: tuple[str, str]) -> Answer:
-        told = {
+        body = {
             "session_identifier": f"s{self.ids}",
             "refresh_url": "/refresh",
             "credentials": [{"type": "cookie", "name": self.name, "attributes": self.attributes}],
             **self.more,
         }
         cookie = ("set-cookie", f"{self.name}=1; {self.set}; Max-Age={self.life}")
-        return Answer(200, [cookie, *more], json.dumps(told).encode())
+        return Answer(200, [cookie, *more], json.dumps(body).encode())
 
     async def send(self, method: str, path: str, headers: list[tuple[str, str]], body: bytes) -> Answer:
         sent = dict(headers)

@@ -110,7 +110,7 @@ async def below() -> AsyncIterator[World]:
 
 
 async def test_a_path_outside_of_the_base_path_is_named(below: World) -> None:
-    """Where all paths have a prefix, a request without it is told so; and the path that is shown has it."""
+    """Where all paths have a prefix, the refusal of a request without it says so; and the path that is shown has it."""
     for path, says in (
         ("/auth/me", "All paths of this server begin with /id."),
         ("/id/auth/me/", "This path is /id/auth/me, without a slash at its end."),

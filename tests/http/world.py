@@ -345,7 +345,7 @@ class World:
             "client": (peer or self.peer, 50000),
             "server": ("127.0.0.1", 8000),
         }
-        told: list[dict[str, Any]] = []
+        messages: list[dict[str, Any]] = []
         waiting = [{"type": "http.request", "body": content, "more_body": False}]
 
         async def receive() -> Any:
@@ -355,11 +355,11 @@ class World:
             return {"type": "http.disconnect"}
 
         async def send(message: Any) -> None:
-            told.append(message)
+            messages.append(message)
 
         await self.app(scope, receive, send)
-        headers_told = [(name.decode(), value.decode("latin-1")) for name, value in told[0]["headers"]]
-        answer = Answer(told[0]["status"], headers_told, b"".join(part.get("body", b"") for part in told[1:]))
+        received = [(name.decode(), value.decode("latin-1")) for name, value in messages[0]["headers"]]
+        answer = Answer(messages[0]["status"], received, b"".join(part.get("body", b"") for part in messages[1:]))
         can_bind = self.secure and self.auth.authority.policy.device_binding != "off"
         binds = None if any(name == "dpop" for name, _ in sent) else can_bind
         RECORDER.judge(answer, path, secure=self.secure, listed=self.listed, breaks=self.breaks, binds=binds)

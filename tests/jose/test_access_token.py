@@ -70,7 +70,7 @@ def refused(text: Any, read: AccessTokenVerifier | None = None, **at: float) -> 
 
 
 def issue(issuer: AccessTokenIssuer | None = None, **changed: Any) -> str:
-    told: dict[str, Any] = {
+    common: dict[str, Any] = {
         "key": KEY,
         "now": NOW,
         "lifetime": 600.0,
@@ -78,8 +78,8 @@ def issue(issuer: AccessTokenIssuer | None = None, **changed: Any) -> str:
         "client_id": "web",
         "epoch": 3,
     }
-    told |= {"amr": ["pwd"], "roles": ["admin"], "auth_time": NOW - 100, "session_id": "session"}
-    return (issuer or AccessTokenIssuer(issuer=ISS, audience=AUD))(**{**told, **changed})
+    common |= {"amr": ["pwd"], "roles": ["admin"], "auth_time": NOW - 100, "session_id": "session"}
+    return (issuer or AccessTokenIssuer(issuer=ISS, audience=AUD))(**{**common, **changed})
 
 
 def payload_of(text: str) -> dict[str, Any]:

@@ -21,9 +21,9 @@ ISSUER = AccessTokenIssuer(issuer=ISS, audience=AUD)
 
 
 def issue(**changed: Any) -> str:
-    told: dict[str, Any] = {"key": KEY, "now": NOW, "lifetime": 600.0, "subject": "somebody", "client_id": "web"}
-    told |= {"epoch": 3, "amr": ["pwd"], "roles": [], "session_id": "session"}
-    return ISSUER(**{**told, **changed})
+    common: dict[str, Any] = {"key": KEY, "now": NOW, "lifetime": 600.0, "subject": "somebody", "client_id": "web"}
+    common |= {"epoch": 3, "amr": ["pwd"], "roles": [], "session_id": "session"}
+    return ISSUER(**{**common, **changed})
 
 
 class Counting(AccessTokenVerifier):

@@ -165,8 +165,8 @@ def test_q02_who_waited_for_a_flight_is_noticed_when_the_owner_is_back() -> None
     for preset, reaction in (("quiet", "notify"), ("standard", "notify"), ("strict", "step_up")):
         decided = assess(away, HOME, preset, now=back, last_use=back - MINUTE)  # type: ignore[arg-type]
         assert (decided.reaction, decided.reasons) == (reaction, ("two_places",))
-    told = away.moved(HOME, back, last_use=back - MINUTE).reporting().moved(SYDNEY, back + DAY, last_use=back)
-    assert assess(told, HOME, "standard", now=back + DAY, last_use=back + DAY).reaction == "calm"
+    reported = away.moved(HOME, back, last_use=back - MINUTE).reporting().moved(SYDNEY, back + DAY, last_use=back)
+    assert assess(reported, HOME, "standard", now=back + DAY, last_use=back + DAY).reaction == "calm"
     assert assess(away, HOME, "standard", now=back + DAY, last_use=NOW + 2 * DAY).reaction == "calm"
     assert assess(away.moved(ROAMING, back, last_use=back), SYDNEY, "standard", now=back, last_use=back) == CALM
     near = first_history(HOME, NOW).moved(BELGIUM, NOW + DAY, last_use=NOW)

@@ -49,8 +49,8 @@ WAITS = 60.0
 def flags(certificate: Path, *, quota: bool = False) -> list[str]:
     """What a Chromium is started with. `quota`: whether it signs six times in nine minutes at most, as people's do."""
     public = x509.load_pem_x509_certificate(certificate.read_bytes()).public_key()
-    told = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    pin = base64.b64encode(hashlib.sha256(told).digest()).decode()
+    key_info = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    pin = base64.b64encode(hashlib.sha256(key_info).digest()).decode()
     return [
         *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
         "--host-resolver-rules=MAP *.test 127.0.0.1",

@@ -79,8 +79,8 @@ class Site:
         headers = {"x-csrf-token": said.get("csrf_token") or "", "prefer": f"wait={wait}"}
         answer = client.post(f"{self.place.base}/auth/logout", headers=headers)
         assert answer.status_code in {200, 202}, answer.text
-        told: dict[str, Any] = answer.json()
-        return told
+        answered: dict[str, Any] = answer.json()
+        return answered
 
     def raw(self, request: bytes) -> list[tuple[int, bytes]]:
         """Send bytes as they are, and give every answer that comes back until the proxy hangs up."""

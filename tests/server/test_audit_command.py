@@ -27,12 +27,12 @@ def test_p50_events_are_followed_as_they_are_committed(run: Run) -> None:
     with subprocess.Popen(following, stdout=subprocess.PIPE, text=True, env=clean_environment()) as program:
         assert program.stdout is not None
         asynchronously(sign_in("ada@example.com", "session"))
-        told = []
-        while "session_started" not in (names := [each["name"] for each in told]):
-            told.append(json.loads(program.stdout.readline()))
+        events = []
+        while "session_started" not in (names := [each["name"] for each in events]):
+            events.append(json.loads(program.stdout.readline()))
         program.terminate()
     assert names[0] == "key_created", "account_created is the event of the cursor"
-    begin = AuditCursor.parse(told[-2]["cursor"])
+    begin = AuditCursor.parse(events[-2]["cursor"])
     assert [event.name for _, event in asynchronously(_followed(begin))] == ["session_started"]
     for wrong in (("--after", first.text()), ("--follow", "--limit", "3"), ("--follow", "--before", "x")):
         assert run("audit", *wrong).code == 2

@@ -60,7 +60,7 @@ def test_p45_an_import_reads_what_an_export_wrote(run: Run) -> None:
     before, after = lines("accounts.jsonl"), lines("again.jsonl")
     for line in before.values():
         if line.get("password_hash", "").startswith("$argon2id$"):
-            # Of an Argon2 hash it cannot be told who made it: the import marks it, and the first log-in replaces it.
+            # An Argon2 hash does not say who made it: the import marks it, and the first log-in replaces it.
             line["password_hash"] = "argon2" + line["password_hash"]
     assert after == before
     assert before["bob@example.com"]["password_hash"] == old

@@ -187,8 +187,8 @@ async def test_p44_a_server_fences_at_once_after_a_move() -> None:
         await store.commit(Add(an_account()))
     await source.node_register(a_row(lease_for=1.0))
     began = elapsed()
-    told: list[str] = []
-    await move(source, target, report=told.append)
+    reports: list[str] = []
+    await move(source, target, report=reports.append)
     assert elapsed() - began >= GUARD * 1.0
     assert (await source.node_rows()).rows
     await restored.begin_log_epoch(time.time())
@@ -289,7 +289,7 @@ async def test_a_move_interrupted_at_any_step_goes_on(tmp_path: Path) -> None:
             break
         assert await contents(target) == expected
         async with opened(source, target) as (left, whole_one):
-            assert len(await whole_one.events(name="log_begun")) == 1, "a move is told of, once"
+            assert len(await whole_one.events(name="log_begun")) == 1, "a move is in the log, once"
             assert await left.is_left()
             await left.take_back()  # for the next try
     assert step > 2 * (2 + len(KINDS.tables))

@@ -18,9 +18,9 @@ def test_verifier_keys_are_made_listed_and_removed(run: Run) -> None:
     assert "Created the database dutchdoor.db" in ran.err, "in a wrong directory that is worth knowing"
     key = ran.json["key"]
     assert key.startswith("ddv1_")
-    told = run("verifier", "add", "billing").err
-    assert "shown only once" in told
-    assert "no database" not in told
+    printed = run("verifier", "add", "billing").err
+    assert "shown only once" in printed
+    assert "no database" not in printed
     for path in Path().iterdir():
         assert key.encode() not in path.read_bytes()
     again = run("verifier", "add", "orders")
@@ -85,5 +85,5 @@ def test_a_clients_secret_is_printed_once(run: Run) -> None:
     assert added["client_secret"] not in anew.out
     removed = run("client", "remove", added["client_id"], "--json").json
     assert removed == {"client_id": added["client_id"], "removed": True, "fenced": True, "fenced_in_ms": 0}
-    told = [event["name"] for event in run("audit", "--json").json]
-    assert [told.count(name) for name in ("client_added", "client_secret_changed", "client_removed")] == [2, 1, 1]
+    happened = [event["name"] for event in run("audit", "--json").json]
+    assert [happened.count(name) for name in ("client_added", "client_secret_changed", "client_removed")] == [2, 1, 1]

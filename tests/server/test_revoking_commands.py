@@ -108,8 +108,8 @@ def test_after_a_restore_a_new_log_begins(run: Run) -> None:
     assert run("audit", "--name", "log_begun", "--json").json[0]["actor"] == "cli"
 
 
-@pytest.mark.parametrize("told", ["by the operator", "by a row in the backup", "by the settings of the servers"])
-def test_after_a_restore_every_command_waits_for_the_leases_from_before(run: Run, told: str) -> None:
+@pytest.mark.parametrize("source", ["by the operator", "by a row in the backup", "by the settings of the servers"])
+def test_after_a_restore_every_command_waits_for_the_leases_from_before(run: Run, source: str) -> None:
     """Verifiers may hold leases that the lost servers granted. A command waits for them, though its own setting has
     another lease: what it calls fenced is refused by every verifier.
     """
@@ -121,11 +121,11 @@ def test_after_a_restore_every_command_waits_for_the_leases_from_before(run: Run
                 NodeRow(id="0" * 22, stamp="A" * 22, log_epoch=1, acked_seq=0, lease_for=60.0)
             )
 
-    if told == "by a row in the backup":
+    if source == "by a row in the backup":
         asynchronously(register())
-    if told == "by the settings of the servers":
+    if source == "by the settings of the servers":
         served(lease=60.0)
-    options = ("--lease", "60s") if told == "by the operator" else ()
+    options = ("--lease", "60s") if source == "by the operator" else ()
     assert run("restored", "--yes", *options).code == 0
     ended = run("session", "end", "--user", "ada@example.com", "--no-wait", "--json").json
     assert not ended["fenced"]
@@ -137,6 +137,6 @@ def test_after_a_restore_every_command_waits_for_the_leases_from_before(run: Run
 def test_a12_restored_says_that_a_server_runs(run: Run, tmp_path: Path) -> None:
     """`restored` beside a running server says so, and says nothing where no other process has the database open."""
     with running(tmp_path):
-        told = run("restored", "--yes")
-        assert (told.code, "Another process has this database open, perhaps a server." in told.err) == (0, True)
+        ran = run("restored", "--yes")
+        assert (ran.code, "Another process has this database open, perhaps a server." in ran.err) == (0, True)
     assert run("restored", "--yes").err == ""

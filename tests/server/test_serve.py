@@ -704,11 +704,11 @@ def test_metrics_tell_who_follows(tmp_path: Path) -> None:
         token = ask(server, "/auth/login", {**ada, "mode": "jwt"})[2]["access_token"]
         assert ask(server, "/auth/logout", {}, headers={"authorization": f"Bearer {token}"})[0] == 200
 
-        def told() -> str:
+        def scraped() -> str:
             return str(ask(server, "/metrics", headers={"authorization": "Bearer q1w2e3r4t5z6u7i8o9p0"})[2])
 
-        eventually(lambda: "dutchdoor_revocation_seq 1.0" in told())
-        text = told()
+        eventually(lambda: "dutchdoor_revocation_seq 1.0" in scraped())
+        text = scraped()
         assert 'dutchdoor_followers{credential=""} 1.0' in text
         assert 'dutchdoor_followers_behind{credential=""} 0.0' in text
         assert re.search(r'dutchdoor_followers_lease_seconds\{credential=""\} [1-9]', text)
@@ -747,11 +747,11 @@ def test_metrics_of_a_process_that_died_are_over(tmp_path: Path) -> None:
         for _ in range(30):
             assert ask(server, "/livez")[0] == 200
         eventually(lambda: ALL_COUNTED.search(ask(server, "/metrics", port=port)[2]) is not None)
-        told = {path.stem.rpartition("_")[2] for path in tmp_path.glob("dutchdoor-*/gauge_live*.db")}
-        assert told
-        for pid in told:
+        pids = {path.stem.rpartition("_")[2] for path in tmp_path.glob("dutchdoor-*/gauge_live*.db")}
+        assert pids
+        for pid in pids:
             os.kill(int(pid), signal.SIGKILL)
         eventually(
-            lambda: not [path for pid in told for path in tmp_path.glob(f"dutchdoor-*/gauge_live*_{pid}.db")], 30
+            lambda: not [path for pid in pids for path in tmp_path.glob(f"dutchdoor-*/gauge_live*_{pid}.db")], 30
         )
         assert ALL_COUNTED.search(ask(server, "/metrics", port=port)[2])

@@ -108,17 +108,17 @@ async def test_p27_no_span_holds_personal_data_or_a_secret() -> None:
         store.fails = True
         assert (await world.call("POST", "/auth/login", json=_login(), **from_ada)).status == 503
         spans = exporter.get_finished_spans()
-        told = "\n".join(f"{span.name} {span.to_json()}" for span in spans)
+        written = "\n".join(f"{span.name} {span.to_json()}" for span in spans)
         secrets = [
             *(ADA[name] for name in ("email", "password", "name")),
             *("canary", AWAY, PROXY, "Firefox", "no space left"),
             *(held["access_token"], held["refresh_token"], held["session"]["id"], held["user"]["id"]),
         ]
-        assert [each for each in secrets if each in told] == []
+        assert [each for each in secrets if each in written] == []
         failed = [span for span in spans if span.status.status_code is StatusCode.ERROR]
         assert {"POST /auth/login", "store.commit"} <= {span.name for span in failed}
-        assert "Unavailable" in told
-        assert "(none)" in told, "a path that no route has may hold a token"
+        assert "Unavailable" in written
+        assert "(none)" in written, "a path that no route has may hold a token"
 
 
 def _login() -> dict[str, str]:

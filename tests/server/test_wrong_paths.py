@@ -100,9 +100,9 @@ def test_p40_a_command_says_what_it_creates(run: Run) -> None:
     )
     assert "Created" not in run("client", "add", "orders").err
     elsewhere = ("--database", "sqlite:///other.db", "--master-key-file", "other.keys")
-    told = run("verifier", "add", "orders", *elsewhere).err
-    assert "Created the database other.db (--database)." in told
-    assert "Created the master key file other.keys (--master-key-file). The servers need the same file." in told
+    printed = run("verifier", "add", "orders", *elsewhere).err
+    assert "Created the database other.db (--database)." in printed
+    assert "Created the master key file other.keys (--master-key-file). The servers need the same file." in printed
 
 
 @pytest.mark.parametrize("place", ["sqlite", "postgres"])
@@ -121,10 +121,10 @@ def test_p40_a_newer_program_lists_nothing_and_writes_nothing(
     made(run)
     monkeypatch.setattr(factory, "make_store", _of_a_newer_program)
     for words in (("user", "list"), ("key", "list"), ("audit",), ("user", "show", "ada@example.com"), ("purge",)):
-        told = run(*words)
-        assert told.code == 2, words
-        assert "is older than this program: it has not had" in told.err
-        assert "run `dutchdoor migrate`" in told.err
+        ran = run(*words)
+        assert ran.code == 2, words
+        assert "is older than this program: it has not had" in ran.err
+        assert "run `dutchdoor migrate`" in ran.err
     assert run("user", "create", "b@example.com", "--password-stdin", text=PASSWORD).code == 2
     monkeypatch.setattr(factory, "make_store", make_store)
     assert run("user", "list").code == 0, "the older program goes on"

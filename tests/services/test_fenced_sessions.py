@@ -220,7 +220,7 @@ async def test_a_subject_that_a_restore_lost_does_not_get_its_tokens_back(store:
     await over.open()
     assert (await over.provide("before")).epoch == 0
     begun = await store.begin_log_epoch(T0)
-    # In the same moment, and by a process that was not told.
+    # In the same moment, and by a process that does not know.
     assert (await over.provide("again")).epoch == begun > T0
     assert (await over.provide("before")).epoch >= begun
     await over.close()

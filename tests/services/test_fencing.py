@@ -71,10 +71,10 @@ async def test_a_head_that_is_ahead_is_not_taken_for_read(store: Store) -> None:
     """While a commit is under way, its number may be known already. A request then reads; so does the next, until the
     entry is there.
     """
-    told = store.head()
-    assert told is not None
+    head = store.head()
+    assert head is not None
     early = Wrapped(store)
-    early.head = lambda: LogHead(told.log_epoch, told.seq + 1)  # type: ignore[attr-defined]
+    early.head = lambda: LogHead(head.log_epoch, head.seq + 1)  # type: ignore[attr-defined]
     async with a_node(early) as node:  # type: ignore[arg-type]
         await node.follow()
         assert not node.is_current()

@@ -210,8 +210,8 @@ async def test_what_was_lost_is_ended_again(store: Replicated, over: Authority) 
         assert (session.ended_at, session.end_reason) == (T0, ENDED_AGAIN)
     assert (await store.session(living.session.id))[0].ended_at is None
     assert next(key for key in await store.select(StoredKey) if key.kid == kid).revoked_at == T0
-    told = await store.events()
-    assert {(each.name, each.actor) for each in told if each.detail in {ENDED_AGAIN, kid}} - {
+    events = await store.events()
+    assert {(each.name, each.actor) for each in events if each.detail in {ENDED_AGAIN, kid}} - {
         ("key_created", "system")
     } == {
         ("session_ended", "system"),

@@ -47,11 +47,11 @@ def mutated(good: bytes, other: bytes, dice: random.Random) -> bytes:
 
 def hammer(count: int, seed: int) -> None:
     dice = random.Random(seed)
-    told = {"now": NOW, "lifetime": 600.0, "client_id": "web", "epoch": 3, "amr": ["pwd"]}
+    common = {"now": NOW, "lifetime": 600.0, "client_id": "web", "epoch": 3, "amr": ["pwd"]}
     keys = [Key.generate(alg) for alg in ("HS256", "ES256", "RS256", "EdDSA")]
     tokens, caches = [], []
     for key in keys:
-        pair = [ISSUER(key=key, subject=who, roles=[who], **told).encode() for who in ("somebody", "admin")]
+        pair = [ISSUER(key=key, subject=who, roles=[who], **common).encode() for who in ("somebody", "admin")]
         tokens.append(pair)
         verify = AccessTokenVerifier(keys=key.public(), issuer=ISS, audience=AUD, clock=lambda: NOW)
         caches.append(TokenCache(verify))

@@ -49,10 +49,10 @@ class Server:
         if self.broken:  # every process of the server runs this before anything else
             (self.folder / "sitecustomize.py").write_text(self.broken)
             clean["PYTHONPATH"] = os.pathsep.join([str(self.folder), *filter(None, sys.path)])
-        with (self.folder / "server.log").open("a") as told:
+        with (self.folder / "server.log").open("a") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", PROGRAM, "serve", "--port", str(self.port), "--workers", str(self.workers)],
-                cwd=self.folder, env=clean, stdout=subprocess.PIPE, stderr=told, text=True, start_new_session=True,
+                cwd=self.folder, env=clean, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
             )  # fmt: skip
         assert self.process.stdout is not None
         ready = self.process.stdout.readline()

@@ -89,8 +89,8 @@ async def test_no_value_of_a_row_is_in_a_log(store, monkeypatch):
     ):
         with pytest.raises((InvalidInput, Unavailable)) as raised:
             await refused
-        told = "".join(traceback.format_exception(raised.value))
-        assert secret not in f"{raised.value!r} {raised.value.reason} {told}"
+        written = "".join(traceback.format_exception(raised.value))
+        assert secret not in f"{raised.value!r} {raised.value.reason} {written}"
         assert "postgres:" in raised.value.reason
 
 

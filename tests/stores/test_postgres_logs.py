@@ -67,9 +67,9 @@ async def test_where_the_log_was_not_begun_another_begins(what, by_transaction, 
         assert (answers[0].salt, answers[0].entries) == (before.salt, before.entries)
         assert (await patiently(partial(two.account, ada.subject))).epoch == begun
         await patiently(lambda: one.commit(Revoke(a_revocation())))
-        (told,) = await one.events(name="log_begun")
-        assert (told.actor, told.detail, is_id(told.id)) == ("system", f"epoch {begun}", True)
-        assert abs(told.at - time.time()) < 60
+        (entry,) = await one.events(name="log_begun")
+        assert (entry.actor, entry.detail, is_id(entry.id)) == ("system", f"epoch {begun}", True)
+        assert abs(entry.at - time.time()) < 60
     async with opened(postgres_url, by_transaction=by_transaction) as later:
         assert (await later.commit()).log_epoch == begun
 

@@ -61,11 +61,11 @@ async def test_out_of_reach_sessions_go_on_and_limits_say_so(how, caplog):
                 if how == "killed":  # empty: nothing is known, and nothing is wrong
                     assert await store.recent_session(session.id, 1) is None
                 await copied(store, ada, session)
-                told = [entry.getMessage() for entry in caplog.records]
-                assert sorted(("back" in line, "limits" in line) for line in told) == [
+                lines = [entry.getMessage() for entry in caplog.records]
+                assert sorted(("back" in line, "limits" in line) for line in lines) == [
                     (False, False), (False, True), (True, False), (True, True),
                 ]  # fmt: skip
-                assert all(f":{server.port} is out of reach" in line for line in told if "back" not in line)
+                assert all(f":{server.port} is out of reach" in line for line in lines if "back" not in line)
 
 
 async def test_a_server_that_starts_later_is_found(caplog):

@@ -91,13 +91,13 @@ def test_closing_does_not_wait_for_an_answer(authority: Standin, monkeypatch: py
     other = Verifier(authority.issuer, audience="api")
     authority.misbehave(POLL, says(response(b"", 500)))
     authority.misbehave(ASK, hangs)
-    told: list[Exception] = []
+    errors: list[Exception] = []
 
     def ask() -> None:
         try:
             other(authority.token())
         except Unavailable as error:
-            told.append(error)
+            errors.append(error)
 
     asking = threading.Thread(target=ask)
     asking.start()
@@ -106,7 +106,7 @@ def test_closing_does_not_wait_for_an_answer(authority: Standin, monkeypatch: py
     other.close()
     asking.join()
     assert time.monotonic() - began < 60
-    assert len(told) == 1
+    assert len(errors) == 1
 
 
 @pytest.mark.parametrize("follow", ["background", "on demand"])

@@ -63,7 +63,7 @@ def url(server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
-def told(server: tuple[str, Path], run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def shell(server: tuple[str, Path], run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Run the command line in the server's folder."""
     monkeypatch.chdir(server[1])
     monkeypatch.setenv("DUTCHDOOR_LEASE", LEASE)
@@ -88,12 +88,12 @@ def test_log_out_over_http_is_log_out_here(url: str) -> None:
                 verifier(token)
 
 
-def test_new_roles_are_a_refresh_away(url: str, told: Callable[..., str]) -> None:
+def test_new_roles_are_a_refresh_away(url: str, shell: Callable[..., str]) -> None:
     """An administrator changes roles: the old token is stale, the session lives, and a refresh brings the new roles."""
     with Verifier(url) as verifier:
         tokens = signed_in(url)
         assert verifier(tokens["access_token"]).roles == ()
-        told("user", "role", ADA["email"], "editor")
+        shell("user", "role", ADA["email"], "editor")
         until(lambda: is_stale(verifier, tokens["access_token"]))
         fresh = post(f"{url}/auth/refresh", {"refresh_token": tokens["refresh_token"]})
         assert verifier(fresh["access_token"]).roles == ("editor",)
@@ -107,15 +107,15 @@ def is_stale(verifier: Verifier, token: str) -> bool:
     return False
 
 
-def test_a_key_killed_on_the_command_line(url: str, told: Callable[..., str]) -> None:
+def test_a_key_killed_on_the_command_line(url: str, shell: Callable[..., str]) -> None:
     """`dutchdoor key revoke`: what the key signed is refused, and what its successor signs is good."""
     with Verifier(url) as verifier:
         token = signed_in(url)["access_token"]
         assert verifier(token)
-        keys = json.loads(told("key", "list", "--json"))
+        keys = json.loads(shell("key", "list", "--json"))
         listed = keys["keys"] if isinstance(keys, dict) else keys
         (kid,) = [key["kid"] for key in listed if key["state"] == "signing"]
-        told("key", "revoke", kid, "--yes")
+        shell("key", "revoke", kid, "--yes")
         with pytest.raises(InvalidToken):
             verifier(token)
         assert verifier(signed_in(url)["access_token"])
@@ -170,21 +170,21 @@ def accepted(verifier: Verifier, token: str) -> bool:
         return False
 
 
-def test_a_verifier_with_a_key(url: str, told: Callable[..., str]) -> None:
+def test_a_verifier_with_a_key(url: str, shell: Callable[..., str]) -> None:
     """With a wrong key there is no lease and no answer about a token; with the right one there is; and none when it was
     removed.
     """
     token = signed_in(url)["access_token"]
     with Verifier(url, key=VerifierSecret.mint(new_id()).text()) as wrong, pytest.raises(Unavailable):
         wrong(token)
-    key = next(word for word in told("verifier", "add", "orders").split() if word.startswith("ddv1_"))
+    key = next(word for word in shell("verifier", "add", "orders").split() if word.startswith("ddv1_"))
     with Verifier(url, key=key, stale="refuse") as verifier:
         assert verifier(token)
         assert verifier.state == "fresh"
-        listed = told("verifier", "list")
+        listed = shell("verifier", "list")
         assert "orders" in listed
         assert key not in listed
-        told("verifier", "remove", "orders", "--no-wait")
+        shell("verifier", "remove", "orders", "--no-wait")
         until(lambda: not accepted(verifier, token), 20)
 
 

@@ -89,8 +89,8 @@ def test_w30_a_clients_secret_is_on_one_page(console: Console) -> None:
     assert (gone.status_code, gone.headers["location"]) == (303, "/admin/clients?done=client-removed&within=0")
     page = root.get(gone.headers["location"]).text
     assert "The client was removed." in page and row.id not in page
-    told = names(console)
-    assert [told.count(name) for name in ("client_added", "client_secret_changed", "client_removed")] == [2, 1, 1]
+    happened = names(console)
+    assert [happened.count(name) for name in ("client_added", "client_secret_changed", "client_removed")] == [2, 1, 1]
 
 
 def test_w30_a_verifiers_key_is_on_one_page(console: Console) -> None:

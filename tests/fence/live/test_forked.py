@@ -23,13 +23,13 @@ ROOT = Path(__file__).parents[3]
 @contextlib.contextmanager
 def gunicorn(folder: Path, workers: int, *options: str, **environment: str) -> Iterator[int]:
     port = free_port()
-    with (folder / "gunicorn.log").open("w") as told:
+    with (folder / "gunicorn.log").open("w") as log:
         process = subprocess.Popen(
             [
                 sys.executable, "-m", "gunicorn", "--preload", "--workers", str(workers), "--bind", f"127.0.0.1:{port}",
                 "--no-control-socket", *options, "tests.fence.live.preloaded:application",
             ],
-            cwd=ROOT, stdout=told, stderr=told, env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         )  # fmt: skip
         try:
             deadline = time.monotonic() + 60
