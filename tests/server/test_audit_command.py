@@ -11,9 +11,9 @@ import pytest
 from tests.server.conftest import Run, asynchronously, auth_here, made, sign_in
 from tests.server.running import clean_environment, command
 
+from dutchdoor.model.acting import NO_CLIENT
 from dutchdoor.model.audit_events import AuditCursor, AuditEvent, event
 from dutchdoor.server.commands.audit import audit
-from dutchdoor.server.options import NO_CLIENT
 from dutchdoor.stores.base import Log
 
 
