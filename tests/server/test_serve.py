@@ -27,8 +27,10 @@ from tests.ports import free_port
 from tests.server.running import Running, clean_environment, command, eventually, running
 
 from dutchdoor.auth import Auth
+from dutchdoor.errors import Misconfigured
 from dutchdoor.model.http_client import Client
 from dutchdoor.server.cli import main
+from dutchdoor.server.listening import bind
 from dutchdoor.server.processes import One, Several
 from dutchdoor.server.protocol import HEAD_AT_MOST
 from dutchdoor.server.setup_link import offer_setup, remove_spent_setup
@@ -299,6 +301,7 @@ def _command_line(pid: str) -> bytes:
     [
         (("--host", "0.0.0.0"), "--public-url"),
         (("--host", "::"), "--public-url"),
+        (("--host", "a..b"), "--host: 'a..b' has no address: not a name of a machine. Use 127.0.0.1"),
         (("--host", "0.0.0.0", "--public-url", "https://auth.example.com"), "--proxy"),
         (("--public-url", "http://auth.example.com"), "https"),
         (("--tls-cert", "a.pem"), "--tls-key"),
@@ -336,8 +339,14 @@ def test_a_key_file_that_others_can_read_is_refused(refused: Refused, tmp_path: 
     assert "chmod 600" in refused("--master-key-file", "held")
 
 
+def test_p17_an_address_that_is_not_ours_is_named() -> None:
+    """A server listens on an address of its own machine. Another one is named, with its setting and with what fits."""
+    with pytest.raises(Misconfigured, match=r"192\.0\.2\.1 \(DUTCHDOOR_HOST\).*does not have this address\. Use 127\."):
+        bind("192.0.2.1", 0, lambda name: f"DUTCHDOOR_{name.upper()}")
+
+
 def test_a_port_that_is_taken_is_named(tmp_path: Path, server: Running) -> None:
-    """Two servers on one port: the second says so in one sentence, and exits with 1."""
+    """Two servers on one port: the second says so in one sentence, with the setting, and exits with 1."""
     ran = subprocess.run(
         command("serve", "--port", str(server.port)),
         cwd=tmp_path,
@@ -348,7 +357,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path, server: Running) -> None:
         check=False,
     )
     assert ran.returncode == 1
-    assert str(server.port) in ran.stderr
+    assert f"port {server.port} (--port): another program listens there" in ran.stderr
     assert len(ran.stderr.splitlines()) == 1
 
 

@@ -7,6 +7,7 @@ protection that an administrator only believes to have. Values that may be secre
 from __future__ import annotations
 
 import hmac
+import operator
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,7 @@ from dutchdoor.model.master_key import MasterKeys
 from dutchdoor.model.policy import PRESETS, Policy
 from dutchdoor.model.text_file import decode_text
 from dutchdoor.server.issuer_tables import ISSUER_PREFIX, read_issuers
+from dutchdoor.server.listening import refuse_wrong_host
 from dutchdoor.server.secret_file import read_secret
 from dutchdoor.server.settings import BY_NAME, PREFIX, SETTINGS, SHORTEST_LIKELY, Setting
 from dutchdoor.web.headers import Hsts
@@ -322,10 +324,12 @@ def _read(name: str, value: object, source: str) -> object:
     if isinstance(read, int | float):
         # Refused and not clamped: an administrator who asks for 100,000 workers must see that this is not possible.
         unit = " seconds" if setting.kind == "duration" else ""
-        if setting.least is not None and read < setting.least:
-            raise Misconfigured(f"{source} must be at least {setting.least:g}{unit}.")
-        if setting.most is not None and read > setting.most:
-            raise Misconfigured(f"{source} must be at most {setting.most:g}{unit}.")
+        for bound, words, is_beyond in (
+            (setting.least, "at least", operator.lt),
+            (setting.most, "at most", operator.gt),
+        ):
+            if bound is not None and is_beyond(read, bound):
+                raise Misconfigured(f"{source} is {read:.10g}{unit}, and must be {words} {bound:.10g}{unit}.")
     return read
 
 
@@ -366,10 +370,10 @@ def _list(value: object, source: str) -> tuple[str, ...]:
 
 
 def _count(value: object, source: str) -> int:
-    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,9}\s*", value):
+    if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,9}\s*", value):
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise Misconfigured(f"{source} must be a whole number.")
+        raise Misconfigured(f"{source} must be a whole number, and not {str(value)[:40]!a}.")
     return value
 
 
@@ -443,6 +447,7 @@ def _as_written(text: str, sources: Mapping[str, str]) -> str:
 
 
 def _check(settings: Settings) -> None:
+    refuse_wrong_host(settings.host, settings.source("host"))
     for name, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
         if getattr(settings, name) is not None and getattr(settings, other) is None:
             lacking = BY_NAME[other]

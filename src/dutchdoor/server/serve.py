@@ -18,7 +18,6 @@ import multiprocessing
 import os
 import resource
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -33,11 +32,12 @@ from msgspec.structs import replace
 from starlette.types import ASGIApp
 
 from dutchdoor.auth import Auth
-from dutchdoor.errors import InvalidKey, Misconfigured, Unavailable
+from dutchdoor.errors import InvalidKey, Misconfigured
 from dutchdoor.model.this_machine import is_this_machine
 from dutchdoor.server.config import Settings
 from dutchdoor.server.factory import another_master_key, make_auth, refuse_wrong
 from dutchdoor.server.instrumentation import ObservedStore, Watched, log_transitions
+from dutchdoor.server.listening import BACKLOG, bind, look_up
 from dutchdoor.server.logs import logging_config
 from dutchdoor.server.processes import Node, One, Several
 from dutchdoor.server.protocol import BoundedProtocol
@@ -52,7 +52,6 @@ from dutchdoor.web.pages.site import SETUP_PATH
 
 __all__ = ["application", "refuse_unsafe", "serve"]
 
-BACKLOG = 2048
 _M_ARENA_MAX = -8
 """The number of this parameter in glibc's malloc.h."""
 
@@ -73,6 +72,7 @@ def serve(read: Read) -> int:
     """
     _use_one_arena()
     settings = read()
+    look_up(settings.host, settings.source("host"))
     refuse_unsafe(settings)
     refuse_wrong(settings)
     again = None if sys.stdin is not None and sys.stdin.isatty() else read  # the server of a terminal ends with it
@@ -84,7 +84,7 @@ def serve(read: Read) -> int:
     if settings.policy.device_binding == "required" and not (settings.public_url or "").startswith("https://"):
         log.warning(BINDS_NO_COOKIE)
     _allow_files(settings.max_connections)
-    with _bind(settings) as listener:
+    with bind(settings.host, settings.port, settings.source) as listener:
         settings = replace(settings, port=listener.getsockname()[1])
         if settings.tls_cert is not None:
             tls_context(settings)  # reports an error in the files once, before the workers start
@@ -216,22 +216,6 @@ def _announce(settings: Settings) -> None:
     public = f" for {settings.public_url}" if settings.public_url else ""
     sys.stdout.write(f"dutchdoor is ready at {scheme}://{host}:{settings.port}{public}\n")
     sys.stdout.flush()
-
-
-def _bind(settings: Settings) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except OSError as exc:
-        text = f"Cannot listen on {settings.host} port {settings.port}: {exc.strerror}."
-        raise Unavailable(f"{text} Choose another address with --host and --port.") from None
-    listener.set_inheritable(True)
-    return listener
 
 
 def _use_one_arena() -> None:
