@@ -29,8 +29,8 @@ POLL_EVERY, PAGE = 1.0, 500
 
 
 @click.command(
-    epilog="Examples: dutchdoor audit --user ada@example.com; dutchdoor audit --name session_started --since 1d; "
-    "dutchdoor audit --all --json > events.jsonl"
+    epilog="Examples: dutchdoor audit --user ada@example.com; dutchdoor audit --name session_started --since 1d "
+    "--json; dutchdoor audit --all --json > events.jsonl"
 )
 @click.option("--user", "who", help="Only events of this account.")
 @click.option(
