@@ -205,6 +205,30 @@ def test_wrong_values_name_their_setting(name: str, value: str, says: str) -> No
     assert says in message
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (
+            'other_host = ["a.example", 7]',
+            "other_host in door.toml: element 2 of the list is 7. Each is a text in quotes.",
+        ),
+        ('origin = [["https://a.example"]]', "origin in door.toml: element 1 of the list is ['https://a.example']."),
+        (
+            "modes = ['jwt', true]",
+            "element 2 of the list is True. Each is a text in quotes, one of session, hybrid, jwt.",
+        ),
+        ('proxy = ["10.0.0.7", "a\\u0007b"]', "'a\\x07b' in proxy in door.toml must be one line of text."),
+        ("proxy = 7", "proxy in door.toml must be a list of strings."),
+        ("product = 7", "product in door.toml must be a text in quotes."),
+    ],
+)
+def test_p17_a_wrong_element_of_a_list_is_named(tmp_path: Path, line: str, says: str) -> None:
+    """Of a list in the file, the message has the wrong element, its place and what is allowed."""
+    file = tmp_path / "door.toml"
+    file.write_text(line)
+    assert says in refused({"config": str(file)})
+
+
 def test_policy_is_the_one_an_application_would_have_built() -> None:
     """A preset, and single settings over it."""
     assert read_settings({}, {}).policy == STANDARD
@@ -419,9 +443,18 @@ def test_other_logins_are_tables_of_the_file(tmp_path: Path) -> None:
         ("[issuers.corp]\nclient_id = 'c'", 'preset = "openid"'),
         ("[issuers.google]", "client_id is missing"),
         ("[issuers.google]\nclient_id = ''", "client_id is empty. The issuer shows it"),
-        ("[issuers.google]\nclient_id = 7", "client_id is missing"),
+        ("[issuers.google]\nclient_id = 7", "The issuer google: client_id must be a text"),
+        ("[issuers.google]\nclient_id = 'c'\ndomains = ['a.example', 7]", "domains: 7 is not a domain"),
+        ("[issuers.google]\nclient_id = 'c'\nroles_claim = 'g'\nroles = {staff = ['editor']}", "roles: 'staff' gives"),
+        ("[issuers.google]\nclient_id = 'c'\nkind = 'saml'", "kind of the issuer google"),
+        ("[issuers.google]\nclient_id = 'c'\ntenant = 'contoso'", "tenant has no place in its URL"),
+        ("[issuers.microsoft]\nclient_id = 'c'\ntenant = ['contoso']", "The issuer microsoft: tenant must be a text"),
+        (
+            "[issuers.microsoft]\nclient_id = 'c'\ntenant = 'contoso'\nurl = 7",
+            "The issuer microsoft: url must be a text",
+        ),
         ("[issuers.google]\nclient_id = 'c'\ncolour = 'red'", "colour is not known"),
-        ("[issuers.google]\nclient_id = 'c'\nclient_secret = 7", "client_secret is a text"),
+        ("[issuers.google]\nclient_id = 'c'\nclient_secret = 7", "client_secret must be a text"),
         ("[issuers.google]\nclient_id = 'c'\ntrusts_second_factor = 'no'", "true or false"),
         ("[issuers.google]\nclient_id = 'c'\nclient_secret_file = '/none'", "cannot be read"),
         (f"[issuers.google]\nclient_id='c'\nclient_secret='{CANARY}'\nclient_secret_file='x'", "Keep one of them"),

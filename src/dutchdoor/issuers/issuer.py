@@ -84,7 +84,7 @@ class Issuer(Struct, metaclass=Spelt, frozen=True, kw_only=True):
             # Struct checks no types. A text such as "no" would count as True.
             kind = {"str": str, "bool": bool}.get(hint, object)
             if not isinstance(getattr(self, field), kind):
-                raise self._wrong(f"{field} is {'a text' if kind is str else 'true or false'}")
+                raise self._wrong(f"{field} must be {'a text' if kind is str else 'true or false'}")
         for field in ("domains", "trusted_for"):
             given = getattr(self, field)
             if isinstance(given, str) or not isinstance(given, Sequence):  # each letter would be one of them
@@ -96,13 +96,13 @@ class Issuer(Struct, metaclass=Spelt, frozen=True, kw_only=True):
             raise self._wrong("client_id is missing. The issuer shows it where you register your application")
         if not self.title or not self.title.isprintable() or len(self.title) > 60:  # noqa: PLR2004 - fits a button
             raise self._wrong("title is 1 to 60 printable characters")
+        check_choice(self.kind, ("openid", "github"), f"kind of the issuer {self.name}")
         check_choice(self.registers, ("policy", "always", "never"), f"registers of the issuer {self.name}")
         if self.kind == "openid":
             self._check_url()
             if "openid" not in self.scope.split():
                 raise self._wrong("scope must contain openid")
-        if not isinstance(self.roles, Mapping) or not all(isinstance(role, str) for role in self.roles.values()):
-            raise self._wrong('roles says which role each value gives: roles={"staff": "editor"}')
+        self._check_roles()
         if bool(self.roles) != bool(self.roles_claim):
             raise self._wrong('roles_claim and roles belong together: roles_claim="groups", roles={"staff": "editor"}')
         if TENANT in self.url and (self.roles or self.trusted_for or self.domains):
@@ -133,6 +133,13 @@ class Issuer(Struct, metaclass=Spelt, frozen=True, kw_only=True):
         values: Sequence[Any] = given if isinstance(given, list) else [given]
         found = (self.roles.get(each) for each in values[:CLAIM_VALUES_AT_MOST] if isinstance(each, str))
         return frozenset(role for role in found if role)
+
+    def _check_roles(self) -> None:
+        if not isinstance(self.roles, Mapping):
+            raise self._wrong('roles says which role each value gives: roles={"staff": "editor"}')
+        for value, role in self.roles.items():
+            if not isinstance(value, str) or not isinstance(role, str):
+                raise self._wrong(f'roles: {value!r} gives {role!r}. A text gives a role: roles={{"staff": "editor"}}')
 
     def _check_url(self) -> None:
         parts = urlsplit(self.url)

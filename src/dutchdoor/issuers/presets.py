@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from dutchdoor.errors import Misconfigured
 from dutchdoor.issuers.issuer import Issuer
+from dutchdoor.jose.id_token import TENANT
 from dutchdoor.model.choices import near
 from dutchdoor.model.spelling import spelt
 
@@ -45,8 +46,12 @@ class Preset(Struct, frozen=True):
         if missing is not None:
             raise Misconfigured(f"{named} needs {missing}, such as {self.needs[missing]}.")
         tenant = given.pop("tenant", "")
+        if not isinstance(tenant, str) or not isinstance(given.get("url", ""), str):
+            raise Misconfigured(f"{named}: {'url' if isinstance(tenant, str) else 'tenant'} must be a text.")
+        if tenant and TENANT not in given.get("url", ""):
+            raise Misconfigured(f"{named}: tenant has no place in its URL. Leave it out, or write {TENANT} into url.")
         if tenant:
-            given["url"] = given["url"].replace("{tenantid}", tenant)
+            given["url"] = given["url"].replace(TENANT, tenant)
         return Issuer(**given)
 
 

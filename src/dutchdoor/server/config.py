@@ -10,7 +10,7 @@ import hmac
 import operator
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -315,7 +315,9 @@ def _read(name: str, value: object, source: str) -> object:
     setting = BY_NAME.get(name)
     if setting is None:  # the file of a secret
         return _text(value, source)
-    if setting.choices and not isinstance(value, str | list | tuple):
+    if setting.kind == "list" and isinstance(value, list | tuple):
+        _check_elements(value, setting, source)
+    elif setting.choices and not isinstance(value, str):
         raise _no_choice(setting, value, source)
     read: object = _READERS[setting.kind](value, source)
     for each in read if isinstance(read, tuple) else (read,):
@@ -333,6 +335,15 @@ def _read(name: str, value: object, source: str) -> object:
     return read
 
 
+def _check_elements(values: Sequence[object], setting: Setting, source: str) -> None:
+    for place, value in enumerate(values, 1):
+        if not isinstance(value, str):
+            allowed = f", one of {', '.join(setting.choices)}" if setting.choices else ""
+            raise Misconfigured(
+                f"{source}: element {place} of the list is {repr(value)[:40]}. Each is a text in quotes{allowed}."
+            )
+
+
 def _no_choice(setting: Setting, value: object, source: str) -> Misconfigured:
     meant = near(value, setting.choices)
     hint = f" Did you mean {meant}?" if meant else ""
@@ -340,7 +351,9 @@ def _no_choice(setting: Setting, value: object, source: str) -> Misconfigured:
 
 
 def _text(value: object, source: str) -> str:
-    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+    if not isinstance(value, str):
+        raise Misconfigured(f"{source} must be a text in quotes.")
+    if not value.strip() or not value.isprintable():
         raise Misconfigured(f"{source} must be one line of text.")
     return value.strip()
 
@@ -356,17 +369,11 @@ def _url(value: object, source: str) -> Secret:
 
 
 def _list(value: object, source: str) -> tuple[str, ...]:
-    if isinstance(value, str):
-        pieces: list[object] = list(re.split(r"[,\s]+", value.strip()))
-    elif isinstance(value, list | tuple):
-        pieces = [
-            piece
-            for each in value
-            for piece in (re.split(r"[,\s]+", each.strip()) if isinstance(each, str) else [each])
-        ]
-    else:
+    if not isinstance(value, str | list | tuple):
         raise Misconfigured(f"{source} must be a list of strings.")
-    return tuple(dict.fromkeys(_text(piece, source) for piece in pieces if piece != ""))
+    written = [value] if isinstance(value, str) else value
+    pieces = [piece for each in written for piece in re.split(r"[,\s]+", each.strip()) if piece]
+    return tuple(dict.fromkeys(_text(piece, f"{piece[:40]!a} in {source}") for piece in pieces))
 
 
 def _count(value: object, source: str) -> int:

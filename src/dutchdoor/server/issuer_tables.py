@@ -89,6 +89,6 @@ def _read(name: str, values: dict[str, Any], file: str) -> Issuer:
         if isinstance(value, str) and not value.strip():
             fix = "The issuer shows it when you register there." if field == "client_id" else "Leave it out, or set it."
             raise Misconfigured(f"[issuers.{name}]: {field} is empty. {fix}")
-    if not isinstance(values.get("client_id"), str):
+    if "client_id" not in values:
         raise Misconfigured(f"[issuers.{name}]: client_id is missing. The issuer shows it when you register there.")
     return preset(**values)
