@@ -13,6 +13,7 @@ from tests.server.running import clean_environment, command
 
 from dutchdoor.model.acting import NO_CLIENT
 from dutchdoor.model.audit_events import AuditCursor, AuditEvent, event
+from dutchdoor.model.http_client import Client
 from dutchdoor.server.commands.audit import audit
 from dutchdoor.stores.base import Log
 
@@ -59,7 +60,7 @@ def test_p50_every_event_is_exported_page_by_page(run: Run, monkeypatch: pytest.
     """
     monkeypatch.setattr("dutchdoor.server.commands.audit.PAGE", 3)
     made(run)
-    events = [event("login", now=time.time(), client=NO_CLIENT, subject=f"s{number}") for number in range(8)]
+    events = [event("login", now=time.time(), client=Client(), subject=f"s{number}") for number in range(8)]
     asynchronously(_committed(*events))
     whole = [json.loads(line) for line in run("audit", "--all", "--json").out.splitlines()]
     assert [each["id"] for each in whole] == [each["id"] for each in run("audit", "--json").json]
