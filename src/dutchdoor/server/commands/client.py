@@ -46,10 +46,10 @@ def add(name: str, *, public: bool, as_json: bool, **options: Any) -> None:
     """Register a client. The secret is printed once and not stored."""
     check_client_name(name)  # before a database is created
 
-    async def work(auth: Auth) -> NewClient:
-        return await add_client(auth.authority, name, public=public, **BY_COMMAND)
-
-    _print(with_auth(settings_from(options), work, make=True), as_json=as_json)
+    made = with_auth(
+        settings_from(options), lambda auth: add_client(auth.authority, name, public=public, **BY_COMMAND), make=True
+    )
+    _print(made, as_json=as_json)
 
 
 def _print(made: NewClient, *, as_json: bool) -> None:
@@ -67,11 +67,7 @@ def _print(made: NewClient, *, as_json: bool) -> None:
 @with_settings("database", "master_key")
 def list_(*, as_json: bool, **options: Any) -> None:
     """List clients."""
-
-    async def work(auth: Auth) -> list[RegisteredClient]:
-        return await auth.store.select(RegisteredClient)
-
-    found = with_auth(settings_from(options), work)
+    found = with_auth(settings_from(options), lambda auth: auth.store.select(RegisteredClient))
     if as_json:
         print_json(
             [
@@ -101,11 +97,8 @@ def list_(*, as_json: bool, **options: Any) -> None:
 @with_settings("database", "master_key")
 def rotate(client_id: str, *, as_json: bool, **options: Any) -> None:
     """Give a client a new secret, and print it. The server refuses the old one from then on."""
-
-    async def work(auth: Auth) -> NewClient:
-        return await rotate_client(auth.authority, client_id, **BY_COMMAND)
-
-    _print(with_auth(settings_from(options), work), as_json=as_json)
+    made = with_auth(settings_from(options), lambda auth: rotate_client(auth.authority, client_id, **BY_COMMAND))
+    _print(made, as_json=as_json)
 
 
 @client.command(epilog="Example: dutchdoor client remove 5o0JgG0QmHvYk2C7w1pXzA")

@@ -77,11 +77,7 @@ def _signs_at(row: StoredKey) -> float:
 @with_settings("database", "master_key")
 def list_(*, as_json: bool, **options: Any) -> None:
     """List signing keys, the oldest first."""
-
-    async def work(auth: Auth) -> list[StoredKey]:
-        return await auth.store.select(StoredKey)
-
-    rows, now = with_auth(settings_from(options), work), time.time()
+    rows, now = with_auth(settings_from(options), lambda auth: auth.store.select(StoredKey)), time.time()
     if as_json:
         print_json([view(row, state) for row, state in with_states(rows, now)])
         return

@@ -16,7 +16,6 @@ import click
 from click.core import ParameterSource
 from msgspec import Struct
 
-from dutchdoor.auth import Auth
 from dutchdoor.errors import Conflict, Misconfigured
 from dutchdoor.model.acting import BY_COMMAND
 from dutchdoor.model.audit_events import event
@@ -67,10 +66,7 @@ def migrate(source: str | None, target: str | None, *, as_json: bool, **options:
         _print_moved(asyncio.run(_move(source, target)), as_json=as_json)
         return
 
-    async def work(auth: Auth) -> dict[str, int]:
-        return await auth.store.counts()
-
-    counts = with_auth(settings_from(options), work, update=True)
+    counts = with_auth(settings_from(options), lambda auth: auth.store.counts(), update=True)
     if as_json:
         print_json({"up_to_date": True, "rows": counts})
         return

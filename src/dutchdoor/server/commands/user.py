@@ -99,10 +99,12 @@ def create(
         with_auth(settings, look, make=True, needs=needs)
         password = click.prompt("Password", hide_input=True, confirmation_prompt="Repeat the password", err=True)
 
-    async def work(auth: Auth) -> Account:
-        return await auth.directory.admin.create(email, name=name, roles=roles, password=password, **BY_COMMAND)
-
-    made = with_auth(settings, work, make=True, needs=needs)
+    made = with_auth(
+        settings,
+        lambda auth: auth.directory.admin.create(email, name=name, roles=roles, password=password, **BY_COMMAND),
+        make=True,
+        needs=needs,
+    )
     if as_json:
         print_json(view(made))
     else:
@@ -131,11 +133,10 @@ def _from_stdin() -> str:
 @with_settings("database", "master_key")
 def list_(search: str, status: ListedStatus, after: str, limit: int, *, as_json: bool, **options: Any) -> None:
     """List accounts, the newest first."""
-
-    async def work(auth: Auth) -> tuple[list[Account], str | None]:
-        return await auth.directory.admin.accounts(search=search, status=status, after=after, limit=limit)
-
-    found, following = with_auth(settings_from(options), work)
+    found, following = with_auth(
+        settings_from(options),
+        lambda auth: auth.directory.admin.accounts(search=search, status=status, after=after, limit=limit),
+    )
     if as_json:
         print_json([view(account) for account in found])
         return
@@ -245,11 +246,8 @@ def delete(user: str, *, yes: bool, no_wait: bool, as_json: bool, **options: Any
     """
     settings = settings_from(options)
 
-    async def look(auth: Auth) -> Account:
-        return await find_account(auth, user)
-
     if not yes:
-        found = with_auth(settings, look)
+        found = with_auth(settings, lambda auth: find_account(auth, user))
         if not sys.stdin.isatty():
             raise click.UsageError("No terminal to ask: add --yes to erase the account.")
         click.confirm(f"Erase {found.address or found.subject} for good?", abort=True, err=True)

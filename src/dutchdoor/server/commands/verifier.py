@@ -50,10 +50,7 @@ def add(name: str, *, as_json: bool, **options: Any) -> None:
     """
     check_verifier_name(name)  # before a database is created
 
-    async def work(auth: Auth) -> NewVerifier:
-        return await add_verifier(auth.authority, name, **BY_COMMAND)
-
-    made = with_auth(settings_from(options), work, make=True)
+    made = with_auth(settings_from(options), lambda auth: add_verifier(auth.authority, name, **BY_COMMAND), make=True)
     if as_json:
         print_json({"name": name, "id": made.key.id, "key": made.secret})
         return

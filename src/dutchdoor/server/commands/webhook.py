@@ -35,11 +35,11 @@ def webhook() -> None:
 @with_settings("database", "master_key", "webhook_network")
 def add(url: str, events: tuple[str, ...], *, with_client: bool, as_json: bool, **options: Any) -> None:
     """Add a webhook: the servers send it what happens from now on. The secret is printed once, and sealed."""
-
-    async def work(auth: Auth) -> NewWebhook:
-        return await auth.webhooks.add(url, events=events, with_client=with_client, **BY_COMMAND)
-
-    _print(with_auth(settings_from(options), work), as_json=as_json)
+    made = with_auth(
+        settings_from(options),
+        lambda auth: auth.webhooks.add(url, events=events, with_client=with_client, **BY_COMMAND),
+    )
+    _print(made, as_json=as_json)
 
 
 def _print(made: NewWebhook, *, as_json: bool) -> None:
@@ -55,11 +55,7 @@ def _print(made: NewWebhook, *, as_json: bool) -> None:
 @with_settings("database", "master_key")
 def list_(*, as_json: bool, **options: Any) -> None:
     """List webhooks."""
-
-    async def work(auth: Auth) -> list[Webhook]:
-        return await auth.webhooks.listed()
-
-    found = with_auth(settings_from(options), work)
+    found = with_auth(settings_from(options), lambda auth: auth.webhooks.listed())
     if as_json:
         print_json(
             [
@@ -152,11 +148,8 @@ def _when(at: float) -> str:
 @with_settings("database", "master_key")
 def rotate(webhook_id: str, *, as_json: bool, **options: Any) -> None:
     """Give a webhook a new secret, and print it. For a day, messages are signed by the old one, too."""
-
-    async def work(auth: Auth) -> NewWebhook:
-        return await auth.webhooks.rotate(webhook_id, **BY_COMMAND)
-
-    _print(with_auth(settings_from(options), work), as_json=as_json)
+    made = with_auth(settings_from(options), lambda auth: auth.webhooks.rotate(webhook_id, **BY_COMMAND))
+    _print(made, as_json=as_json)
 
 
 @webhook.command(epilog="Example: dutchdoor webhook test 5o0JgG0QmHvYk2C7w1pXzA")
@@ -206,11 +199,7 @@ def replay(webhook_id: str, since: str, who: str | None, *, as_json: bool, **opt
 @with_settings("database", "master_key")
 def enable(webhook_id: str, *, as_json: bool, **options: Any) -> None:
     """Send to a disabled webhook again, from where it stopped. What waits for another attempt is sent at once."""
-
-    async def work(auth: Auth) -> Webhook:
-        return await auth.webhooks.enable(webhook_id, **BY_COMMAND)
-
-    with_auth(settings_from(options), work)
+    with_auth(settings_from(options), lambda auth: auth.webhooks.enable(webhook_id, **BY_COMMAND))
     if as_json:
         print_json({"id": webhook_id, "state": "active"})
     else:
@@ -223,11 +212,7 @@ def enable(webhook_id: str, *, as_json: bool, **options: Any) -> None:
 @with_settings("database", "master_key")
 def remove(webhook_id: str, *, as_json: bool, **options: Any) -> None:
     """Remove a webhook. What was not delivered is not sent any more."""
-
-    async def work(auth: Auth) -> Webhook:
-        return await auth.webhooks.remove(webhook_id, **BY_COMMAND)
-
-    with_auth(settings_from(options), work)
+    with_auth(settings_from(options), lambda auth: auth.webhooks.remove(webhook_id, **BY_COMMAND))
     if as_json:
         print_json({"id": webhook_id, "removed": True})
     else:
