@@ -150,12 +150,9 @@ def sentence_of(event: AuditEvent) -> Sentence | None:
 
 def routes(pages: Pages) -> list[Route]:
     return [
-        Route(
-            method="GET",
-            path=ACTIVITY_PATH,
-            handler=ActivityPage(pages).show,
-            demands="caller",
-            unproven=pages.to_sign_in,
+        pages.own_page(
+            ACTIVITY_PATH,
+            ActivityPage(pages).show,
             query=("before",),
             summary="Show what happened to one's own account.",
         )

@@ -32,13 +32,10 @@ TWO = "2"
 
 def routes(pages: Pages) -> list[Route]:
     return [
-        Route(
-            method="GET",
-            path=CONFIRM_PATH,
-            handler=ConfirmForm(pages).show,
-            demands="caller",
+        pages.own_page(
+            CONFIRM_PATH,
+            ConfirmForm(pages).show,
             in_doubt=True,
-            unproven=pages.to_sign_in,
             query=("next", "factors", "by"),
             summary="Show the page to prove again who one is.",
         )

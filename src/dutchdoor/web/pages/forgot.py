@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 
 from dutchdoor.mail.letters import FORGOT_PATH
 from dutchdoor.web import account_routes
@@ -19,10 +18,9 @@ SENT_PATH = f"{FORGOT_PATH}/sent"
 
 def routes(pages: Pages) -> list[Route]:
     form = ForgotForm(pages)
-    page = partial(Route, method="GET", bundled=True)
     return [
-        page(path=FORGOT_PATH, handler=form.show, summary="Show the page that mails a link to a new password."),
-        page(path=SENT_PATH, handler=form.sent, summary="Say that a link was sent, if there is an account."),
+        pages.page(FORGOT_PATH, form.show, summary="Show the page that mails a link to a new password."),
+        pages.page(SENT_PATH, form.sent, summary="Say that a link was sent, if there is an account."),
         pages.way_from("/auth/password/forgot", FORGOT_PATH),
     ]
 

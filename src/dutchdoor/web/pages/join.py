@@ -5,8 +5,6 @@ password. Nothing is said about a link before it is sent: opening it uses nothin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
-from typing import Any
 
 import msgspec
 
@@ -25,10 +23,9 @@ LOOK_PATH, DONE_PATH = f"{JOIN_PATH}/look", f"{JOIN_PATH}/done"
 
 
 def routes(pages: Pages) -> list[Route]:
-    page = partial(Route, method="GET", bundled=True)
     return [
-        page(path=JOIN_PATH, handler=LookForm(pages).show, summary="Show the page of an invitation."),
-        page(path=DONE_PATH, handler=JoinForm(pages).done, summary="Say that the account is ready."),
+        pages.page(JOIN_PATH, LookForm(pages).show, summary="Show the page of an invitation."),
+        pages.page(DONE_PATH, JoinForm(pages).done, summary="Say that the account is ready."),
         pages.way_from(LOOK_PATH, JOIN_PATH),
     ]
 
@@ -73,6 +70,3 @@ class JoinForm(LinkForm):
 
     async def done(self, call: Call) -> Response:
         return self.pages.show(call.request, "join_done", **await self.pages.visitor(call))
-
-    def values(self, call: Call) -> dict[str, Any]:
-        return {"password_minimum": call.authority.policy.password_minimum}

@@ -10,9 +10,8 @@ __all__ = ["routes"]
 
 
 def routes(pages: Pages) -> list[Route]:
-    return [
-        Route(method="GET", path="/", handler=LandingPage(pages).show, summary="Say what this is and where to sign in.")
-    ]
+    show, summary = LandingPage(pages).show, "Say what this is and where to sign in."
+    return [pages.page("/", show, bundled=False, summary=summary)]
 
 
 class LandingPage:

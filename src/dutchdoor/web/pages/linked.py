@@ -113,19 +113,9 @@ def routes(pages: Pages) -> list[Route]:
     for linked in LINKED:
         form = LinkedForm(pages, linked)
         found += [
-            Route(
-                method="GET",
-                path=linked.path,
-                handler=form.show,
-                bundled=True,
-                summary=f"Show the page of a link: {linked.heading}.",
-            ),
-            Route(
-                method="GET",
-                path=f"{linked.path}/done",
-                handler=form.done,
-                bundled=True,
-                summary=f"Say that it is done, and offer to sign in: {linked.done}",
+            pages.page(linked.path, form.show, summary=f"Show the page of a link: {linked.heading}."),
+            pages.page(
+                f"{linked.path}/done", form.done, summary=f"Say that it is done, and offer to sign in: {linked.done}"
             ),
         ]
     return found
@@ -157,4 +147,4 @@ class LinkedForm(LinkForm):
         return self.pages.show(call.request, "linked_done", linked=self.linked, **await self.pages.visitor(call))
 
     def values(self, call: Call) -> dict[str, Any]:
-        return {"linked": self.linked, "password_minimum": call.authority.policy.password_minimum}
+        return {**super().values(call), "linked": self.linked}

@@ -57,6 +57,10 @@ class LinkForm(Form):
             raise IncompleteLink("no one-time token in the form")
         return {"token": token}
 
+    def values(self, call: Call) -> dict[str, Any]:
+        """Return what a page needs that takes a new password, as most of them do."""
+        return {"password_minimum": call.authority.policy.password_minimum}
+
     async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:
         token = "" if isinstance(error, InvalidToken) else find_token(fields.get("token", ""))
         return await super().refuse(call, error, {**fields, "token": token})

@@ -8,7 +8,6 @@ browser. Only after the form was sent, it says that another browser asked.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -29,10 +28,10 @@ ASK_PATH = "/auth/code"
 
 
 def routes(pages: Pages) -> list[Route]:
-    page = partial(Route, method="GET", bundled=True, query=("next",))
+    ask, take = AskForm(pages).show, CodeForm(pages).show
     return [
-        page(path=ASK_PATH, handler=AskForm(pages).show, summary="Show the page that mails a code for signing in."),
-        page(path=CODE_PATH, handler=CodeForm(pages).show, summary="Show the page that takes a mailed code."),
+        pages.page(ASK_PATH, ask, query=("next",), summary="Show the page that mails a code for signing in."),
+        pages.page(CODE_PATH, take, query=("next",), summary="Show the page that takes a mailed code."),
         pages.way_from("/auth/reauthenticate/code", CONFIRM_PATH),
     ]
 

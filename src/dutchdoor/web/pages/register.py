@@ -20,15 +20,8 @@ SENT_PATH = f"{REGISTER_PATH}/sent"
 def routes(pages: Pages) -> list[Route]:
     form = RegistrationForm(pages)
     return [
-        Route(
-            method="GET",
-            path=REGISTER_PATH,
-            handler=form.show,
-            bundled=True,
-            summary="Show the registration page.",
-            query=("next",),
-        ),
-        Route(method="GET", path=SENT_PATH, handler=form.sent, bundled=True, summary="Say what happens next."),
+        pages.page(REGISTER_PATH, form.show, query=("next",), summary="Show the registration page."),
+        pages.page(SENT_PATH, form.sent, summary="Say what happens next."),
     ]
 
 

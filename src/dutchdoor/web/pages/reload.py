@@ -22,12 +22,5 @@ def routes(pages: Pages) -> list[Route]:
         # Open redirect: `next` is a path of this host, or the home page.
         return pages.lead_on(call.request, "reload", next_path(call.query.get("next"), pages.home))
 
-    return [
-        Route(
-            method="GET",
-            path=RELOAD_PATH,
-            handler=show,
-            query=("next",),
-            summary="Load a page again, after the browser has proved its key.",
-        )
-    ]
+    summary = "Load a page again, after the browser has proved its key."
+    return [pages.page(RELOAD_PATH, show, query=("next",), bundled=False, summary=summary)]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from http import HTTPStatus
-from typing import Any
 
 import msgspec
 
@@ -21,19 +19,18 @@ __all__ = ["forms", "routes"]
 
 def routes(pages: Pages) -> list[Route]:
     form = ResetForm(pages)
-    page = partial(Route, method="GET", bundled=True)
     return [
-        page(path=RESET_PATH, handler=form.show, summary="Show the page of a link to a new password."),
-        page(
-            path=f"{RESET_PATH}/done",
-            handler=form.done,
+        pages.page(RESET_PATH, form.show, summary="Show the page of a link to a new password."),
+        pages.page(
+            f"{RESET_PATH}/done",
+            form.done,
             query=("ended", "asks"),
             summary="Say that the password is changed, and offer to sign in.",
         ),
-        page(path=INVITATION_PATH, handler=form.invite, summary="Show the page of an invitation."),
-        page(
-            path=f"{INVITATION_PATH}/done",
-            handler=form.welcome,
+        pages.page(INVITATION_PATH, form.invite, summary="Show the page of an invitation."),
+        pages.page(
+            f"{INVITATION_PATH}/done",
+            form.welcome,
             summary="Say that the account is ready, and offer to sign in.",
         ),
         pages.way_from("/auth/password/reset", RESET_PATH),
@@ -84,6 +81,3 @@ class ResetForm(LinkForm):
 
     async def welcome(self, call: Call) -> Response:
         return self.pages.show(call.request, "reset_done", ended="", invited=True, asks=False, kept={})
-
-    def values(self, call: Call) -> dict[str, Any]:
-        return {"password_minimum": call.authority.policy.password_minimum}

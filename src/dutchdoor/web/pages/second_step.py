@@ -42,27 +42,18 @@ LOST_FACTORS_PATH = f"{LOGIN_PATH}/lost"
 def routes(pages: Pages) -> list[Route]:
     show, lost = StepForm(pages).show, LostForm(pages)
     return [
-        Route(
-            method="GET",
-            path=STEP_PATH,
-            handler=show,
+        pages.page(
+            STEP_PATH,
+            show,
             query=("next", "by"),
+            bundled=False,
             summary="Show the page for the second step of a sign-in.",
         ),
-        Route(
-            method="GET",
-            path=LOST_FACTORS_PATH,
-            handler=lost.show,
-            query=("next",),
-            bundled=True,
-            summary="Show the page for a second factor that is lost.",
+        pages.page(
+            LOST_FACTORS_PATH, lost.show, query=("next",), summary="Show the page for a second factor that is lost."
         ),
-        Route(
-            method="GET",
-            path=f"{LOST_FACTORS_PATH}/sent",
-            handler=lost.sent,
-            bundled=True,
-            summary="Say that a link was sent, which begins the waiting time.",
+        pages.page(
+            f"{LOST_FACTORS_PATH}/sent", lost.sent, summary="Say that a link was sent, which begins the waiting time."
         ),
     ]
 

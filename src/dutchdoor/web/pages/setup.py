@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from dutchdoor.web import account_routes
 from dutchdoor.web.api import Call, Handler, Page, Route
@@ -18,7 +17,7 @@ __all__ = ["forms", "routes"]
 def routes(pages: Pages) -> list[Route]:
     form = SetupForm(pages)
     summary = "Show the page that makes the first administrator."
-    return [Route(method="GET", path=SETUP_PATH, handler=form.show, bundled=True, summary=summary)]
+    return [pages.page(SETUP_PATH, form.show, summary=summary)]
 
 
 def forms(pages: Pages) -> dict[Handler, Page]:
@@ -38,6 +37,3 @@ class SetupForm(LinkForm):
     async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
         console = CONSOLE_PATH if self.pages.console else ACCOUNT_PATH
         return await signed_in(self.pages, call, fields, self.pages.base + console)
-
-    def values(self, call: Call) -> dict[str, Any]:
-        return {"password_minimum": call.authority.policy.password_minimum}

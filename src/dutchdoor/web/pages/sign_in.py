@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from msgspec.structs import replace
-
 from dutchdoor.errors import DeviceProofRequired, DutchdoorError, NotAuthenticated
 from dutchdoor.texts import mark
 from dutchdoor.web import auth_routes, passkey_routes
@@ -34,8 +32,8 @@ NO_COOKIES = mark(
 def routes(pages: Pages) -> list[Route]:
     show = SignInForm(pages).show
     return [
-        Route(method="GET", path=LOGIN_PATH, handler=show, summary="Show the sign-in page.", query=("next", SIGNED_IN)),
-        replace(pages.way_from("/auth/passkeys/login", LOGIN_PATH), bundled=False),
+        pages.page(LOGIN_PATH, show, query=("next", SIGNED_IN), bundled=False, summary="Show the sign-in page."),
+        pages.way_from("/auth/passkeys/login", LOGIN_PATH, bundled=False),
     ]
 
 

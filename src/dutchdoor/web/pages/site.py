@@ -18,7 +18,7 @@ from dutchdoor.errors import (
 from dutchdoor.issuers.issuer import Issuer
 from dutchdoor.texts import mark
 from dutchdoor.texts.languages import Language, Languages
-from dutchdoor.web.api import ADMIN, Call, Route
+from dutchdoor.web.api import ADMIN, Call, Handler, Route
 from dutchdoor.web.browser import came_from_elsewhere, opens_a_page, sends_a_form
 from dutchdoor.web.device_binding import OFFER
 from dutchdoor.web.http import CsrfRefused, Header, Request, Response
@@ -185,7 +185,36 @@ class Pages:
             "csrf_token": "" if session is None else call.csrf_token(session.id),
         }
 
-    def way_from(self, endpoint: str, page: str) -> Route:
+    def page(
+        self, path: str, show: Handler, *, summary: str, query: tuple[str, ...] = (), bundled: bool = True
+    ) -> Route:
+        """Return the route of a page that anyone may see. `bundled` says that it needs the bundled accounts."""
+        return Route(method="GET", path=path, handler=show, query=query, bundled=bundled, summary=summary)
+
+    def own_page(
+        self,
+        path: str,
+        show: Handler,
+        *,
+        summary: str,
+        query: tuple[str, ...] = (),
+        fresh: bool = False,
+        in_doubt: bool = False,
+    ) -> Route:
+        """Return the route of a page for a person who is signed in: who is not, is sent to sign in."""
+        return Route(
+            method="GET",
+            path=path,
+            handler=show,
+            demands="caller",
+            fresh=fresh,
+            in_doubt=in_doubt,
+            unproven=self.to_sign_in,
+            query=query,
+            summary=summary,
+        )
+
+    def way_from(self, endpoint: str, page: str, *, bundled: bool = True) -> Route:
         """Return a route from the path of an endpoint to its page. A form that was refused is shown at the path of the
         endpoint, and people load that path again.
         """
@@ -193,7 +222,7 @@ class Pages:
         async def go(_call: Call) -> Response:
             return Response(303, [(b"location", f"{self.base}{page}".encode())], kind="page")
 
-        return Route(method="GET", path=endpoint, handler=go, bundled=True, summary=f"Go to {page}.")
+        return self.page(endpoint, go, bundled=bundled, summary=f"Go to {page}.")
 
     def go(self, to: str, response: Response) -> Response:
         """Send the browser on, with the cookies that the endpoint has set, and its offer to bind them."""

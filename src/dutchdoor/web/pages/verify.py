@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
-from typing import Any
 
 from dutchdoor.errors import AnotherBrowser, DutchdoorError, InvalidToken
 from dutchdoor.mail.letters import VERIFY_PATH
@@ -21,10 +19,9 @@ DONE_PATH = f"{VERIFY_PATH}/done"
 
 def routes(pages: Pages) -> list[Route]:
     form = VerifyForm(pages)
-    page = partial(Route, method="GET", bundled=True)
     return [
-        page(path=VERIFY_PATH, handler=form.show, summary="Show the page of a link that confirms an address."),
-        page(path=DONE_PATH, handler=form.done, summary="Say that the address is confirmed, and offer to sign in."),
+        pages.page(VERIFY_PATH, form.show, summary="Show the page of a link that confirms an address."),
+        pages.page(DONE_PATH, form.done, summary="Say that the address is confirmed, and offer to sign in."),
         pages.way_from("/auth/email/verify", VERIFY_PATH),
     ]
 
@@ -57,6 +54,3 @@ class VerifyForm(LinkForm):
 
     async def done(self, call: Call) -> Response:
         return self.pages.show(call.request, "verify_done", **await self.pages.visitor(call))
-
-    def values(self, call: Call) -> dict[str, Any]:
-        return {"password_minimum": call.authority.policy.password_minimum}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Handler, Page, Route
@@ -29,17 +28,15 @@ GROUPS: Sequence[tuple[str, Sequence[type[Section]]]] = (
 
 
 def routes(pages: Pages) -> list[Route]:
-    own = partial(Route, path=ACCOUNT_PATH, demands="caller", unproven=pages.to_sign_in, query=("done",))
+    show = AccountPage(pages, GROUPS).show
 
     async def deleted(call: Call) -> Response:
         return pages.show(call.request, "account_deleted", kept_for=call.authority.policy.keep_deleted_for)
 
     return [
         *passkeys.routes(pages),
-        own(method="GET", handler=AccountPage(pages, GROUPS).show, summary="Show the page of one's own account."),
-        Route(
-            method="GET", path=DELETED_PATH, handler=deleted, bundled=True, summary="Say that an account was deleted."
-        ),
+        pages.own_page(ACCOUNT_PATH, show, query=("done",), summary="Show the page of one's own account."),
+        pages.page(DELETED_PATH, deleted, summary="Say that an account was deleted."),
     ]
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from msgspec.structs import replace
-
 from dutchdoor.credentials.passkey import NAME_AT_MOST, PASSKEY
 from dutchdoor.credentials.totp import TOTP
 from dutchdoor.errors import (
@@ -65,16 +63,9 @@ class PasskeysSection(Section):
 
 def routes(pages: Pages) -> list[Route]:
     return [
-        replace(pages.way_from("/auth/passkeys/register", ADD_PATH), bundled=False),
-        Route(
-            method="GET",
-            path=ADD_PATH,
-            handler=AddForm(pages).show,
-            demands="caller",
-            fresh=True,
-            unproven=pages.to_sign_in,
-            query=("next",),
-            summary="Show the page to add a passkey.",
+        pages.way_from("/auth/passkeys/register", ADD_PATH, bundled=False),
+        pages.own_page(
+            ADD_PATH, AddForm(pages).show, fresh=True, query=("next",), summary="Show the page to add a passkey."
         ),
     ]
 
