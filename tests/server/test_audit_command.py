@@ -11,7 +11,6 @@ import pytest
 from tests.server.conftest import Run, asynchronously, auth_here, made, sign_in
 from tests.server.running import clean_environment, command
 
-from dutchdoor.model.acting import NO_CLIENT
 from dutchdoor.model.audit_events import AuditCursor, AuditEvent, event
 from dutchdoor.model.http_client import Client
 from dutchdoor.server.commands.audit import audit
