@@ -182,9 +182,8 @@ def refuse_unsafe(settings: Settings) -> None:
     if not is_this_machine(settings.host) and settings.tls_cert is None and not (secure and settings.proxy):
         raise Misconfigured(
             f"Other machines can reach {settings.host}, and plain HTTP would send passwords unencrypted. "
-            f"Do one of these: listen on "
-            "127.0.0.1; set --public-url https://... and the proxy that terminates TLS (--proxy 10.0.0.7); or serve "
-            "TLS here (--public-url, --tls-cert and --tls-key)."
+            "Do one of these: listen on 127.0.0.1; set --public-url https://... and the proxy that terminates TLS "
+            "(--proxy 10.0.0.7); or serve TLS here (--public-url, --tls-cert and --tls-key)."
         )
     if settings.workers > 1 and is_in_memory(settings.database.reveal()):
         raise Misconfigured(

@@ -123,8 +123,8 @@ class EmailChange(Part):
         transaction. Sign-in by the former address stops. Sessions stay, and access tokens are stale.
 
         Returns the account, and the fence of what was revoked. The former address gets a notice, if it was verified,
-        with a link that undoes the change. A mailbox that no one ever proved gets none: a
-        stranger may read it, and would take the account.
+        with a link that undoes the change. A mailbox that no one ever proved gets none: a stranger may read it, and
+        would take the account.
 
         Raises:
             InvalidToken: the token is not valid or was used, or the account changed since: its address, its password.

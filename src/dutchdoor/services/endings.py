@@ -217,8 +217,7 @@ class Endings(Issuer):
 
     async def end_named(self, claims: Claims, *, client: Client) -> Revoked:
         """Revoke what the `claims` of an access token name (RFC 7009): its session, or the token itself if it is
-        stateless.
-        Idempotent.
+        stateless. Idempotent.
 
         A session whose row was deleted is over already: that is success, and counts 0.
         """

@@ -221,7 +221,7 @@ class Call:
             return response
         anew = {value.partition(b"=")[0] for name, value in response.headers if name == b"set-cookie"}
         cleared = [each for each in self._presented.clearing if each[1].partition(b"=")[0] not in anew]
-        return Response(response.status, [*response.headers, *cleared], response.body, kind=response.kind)
+        return response.beside(*cleared)
 
     @property
     def authority(self) -> Authority:
@@ -414,12 +414,7 @@ class Call:
         if any(name == OFFER for name, _ in response.headers):
             return response
         asked = [] if self.must_prove(caller.principal) else self.offer(caller.session, anew=False)
-        if not asked:
-            return response
-        # A copy: the same response may be on its way to others.
-        return Response(
-            response.status, [*response.headers, *asked], response.body, kind=response.kind, pieces=response.pieces
-        )
+        return response.beside(*asked) if asked else response
 
     @property
     def base(self) -> str:
@@ -493,11 +488,7 @@ class Call:
         """Give a client that proves its key the nonce for its next proofs, before the one that it has is too old."""
         if self.proved is None:
             return response
-        nonce = (b"dpop-nonce", self.authority.proofs.nonce(self.authority.clock()).encode("ascii"))
-        # A copy: the same response may be on its way to others.
-        return Response(
-            response.status, [*response.headers, nonce], response.body, kind=response.kind, pieces=response.pieces
-        )
+        return response.beside((b"dpop-nonce", self.authority.proofs.nonce(self.authority.clock()).encode("ascii")))
 
     async def holding(self) -> tuple[Account, Session | None]:
         """Return the account and the session of the caller, read from the store if the proof was a token.

@@ -42,11 +42,13 @@ from dutchdoor.web.schemas import (
     Fence,
     Login,
     Me,
+    NextStep,
     RefreshProof,
     Sessions,
     SessionView,
     SignedInView,
     Transport,
+    UnfinishedSignIn,
     instant,
     session_view,
     user_view,
@@ -123,8 +125,10 @@ def _transport(call: Call, mode: Mode, asked: Transport | UnsetType) -> Transpor
     return transport
 
 
-def token_of_step(call: Call, token: str | UnsetType) -> str:
+def token_of_step(call: Call) -> str:
     """Return the token of a sign-in that is not finished, from the body or the cookie. Raises `NotAuthenticated`."""
+    body: NextStep | UnfinishedSignIn | None = call.body
+    token = UNSET if body is None else body.token
     found = call.cookies.step.value(call.request.cookie()) if token is UNSET else token
     if not found:
         raise NotAuthenticated("no sign-in waits for a step", message=mark("Sign in again: this sign-in has expired."))

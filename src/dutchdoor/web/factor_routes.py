@@ -46,7 +46,7 @@ async def take_step(call: Call) -> Response:
         await check_client(call, client_id or call.authority.client_id)
 
     done = await call.directory.sign_in.proceed(
-        token_of_step(call, body.token),
+        token_of_step(call),
         body.method,
         answer_text(body.response),
         await browser_of(call),
@@ -64,9 +64,7 @@ async def take_step(call: Call) -> Response:
 
 
 async def enrol_in_sign_in(call: Call) -> Response:
-    body: UnfinishedSignIn | None = call.body
-    token = UNSET if body is None else body.token
-    given = await call.directory.sign_in.enrol(token_of_step(call, token), client=call.observed())
+    given = await call.directory.sign_in.enrol(token_of_step(call), client=call.observed())
     return json_response(201, _enrolment_view(given))
 
 

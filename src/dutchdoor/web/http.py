@@ -216,6 +216,10 @@ class Response:
         self.body, self.pieces = body, pieces
         self.kind: Literal["api", "page", "public"] = kind
 
+    def beside(self, *more: Header) -> Response:
+        """Return this with further headers. It is a copy: the same response may be on its way to others."""
+        return Response(self.status, [*self.headers, *more], self.body, kind=self.kind, pieces=self.pieces)
+
 
 _JSON: Header = (b"content-type", b"application/json")
 _encode = msgspec.json.Encoder().encode

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from msgspec import UNSET
-
 from dutchdoor.web.api import Call, Route
 from dutchdoor.web.auth_routes import token_of_step
 from dutchdoor.web.fences import fence_of_user
@@ -23,9 +21,7 @@ __all__ = ["ROUTES"]
 
 
 async def ask_for_removal(call: Call) -> Response:
-    body: UnfinishedSignIn | None = call.body
-    token = token_of_step(call, UNSET if body is None else body.token)
-    await call.directory.lost_factors.ask(token, client=call.observed())
+    await call.directory.lost_factors.ask(token_of_step(call), client=call.observed())
     return json_response(202, Accepted())
 
 

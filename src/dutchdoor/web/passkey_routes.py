@@ -93,18 +93,14 @@ async def sign_in(call: Call) -> Response:
 
 
 async def step_options(call: Call) -> Response:
-    body: UnfinishedSignIn | None = call.body
     ceremony, headers = _new_ceremony(call)
-    token = token_of_step(call, msgspec.UNSET if body is None else body.token)
-    asked = await call.directory.sign_in.passkey_options(token, ceremony, client=call.observed())
+    asked = await call.directory.sign_in.passkey_options(token_of_step(call), ceremony, client=call.observed())
     return json_response(200, PasskeyOptions(asked), headers)
 
 
 async def enrolment_options(call: Call) -> Response:
-    body: UnfinishedSignIn | None = call.body
     ceremony, headers = _new_ceremony(call)
-    token = token_of_step(call, msgspec.UNSET if body is None else body.token)
-    asked = await call.directory.sign_in.enrol_passkey(token, ceremony, client=call.observed())
+    asked = await call.directory.sign_in.enrol_passkey(token_of_step(call), ceremony, client=call.observed())
     return json_response(200, PasskeyOptions(asked), headers)
 
 

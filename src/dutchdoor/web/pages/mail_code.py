@@ -87,7 +87,7 @@ class CodeForm(Form):
     async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:
         answer = await super().refuse(call, error, fields)
         if isinstance(error, NotAuthenticated) and not isinstance(error, (SignInUnfinished, WrongCredentials)):
-            answer = Response(answer.status, [*answer.headers, call.cookies.step.cleared], answer.body, kind="page")
+            answer = answer.beside(call.cookies.step.cleared)
         return answer
 
 
