@@ -29,6 +29,7 @@ from dutchdoor.web.scope import below
 
 __all__ = [
     "METHODS",
+    "MULTIPROCESS",
     "Commit",
     "Counting",
     "ObservedStore",
@@ -38,6 +39,9 @@ __all__ = [
     "log_transitions",
     "route_names",
 ]
+
+MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+"""The environment variable with the directory that the processes of one server share."""
 
 events_log = logging.getLogger("dutchdoor.events")
 access_log = logging.getLogger("dutchdoor.access")

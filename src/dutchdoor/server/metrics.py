@@ -37,6 +37,7 @@ from dutchdoor.auth import Auth
 from dutchdoor.errors import Unavailable
 from dutchdoor.model.audit_events import AuditEvent, EventName, Outcome
 from dutchdoor.revocation.fence import FenceState
+from dutchdoor.server.instrumentation import MULTIPROCESS
 from dutchdoor.stores.base import WRITING, Change, Revoked
 from dutchdoor.web.api import Route
 from dutchdoor.web.device_binding import UNPROVED
@@ -44,8 +45,6 @@ from dutchdoor.web.health import SOURCES
 from dutchdoor.web.verifiers import Followed, followed
 
 __all__ = ["Counters", "forget", "open_metrics_port"]
-
-MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 
 _Mode = Literal["livesum", "livemax", "livemin"]
 

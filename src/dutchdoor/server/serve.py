@@ -36,7 +36,7 @@ from dutchdoor.errors import InvalidKey, Misconfigured
 from dutchdoor.model.this_machine import is_this_machine
 from dutchdoor.server.config import Settings
 from dutchdoor.server.factory import another_master_key, make_auth, refuse_wrong
-from dutchdoor.server.instrumentation import ObservedStore, Watched, log_transitions
+from dutchdoor.server.instrumentation import MULTIPROCESS, ObservedStore, Watched, log_transitions
 from dutchdoor.server.listening import BACKLOG, bind, look_up
 from dutchdoor.server.logs import logging_config
 from dutchdoor.server.processes import Node, One, Several
@@ -55,8 +55,6 @@ __all__ = ["application", "refuse_unsafe", "serve"]
 _M_ARENA_MAX = -8
 """The number of this parameter in glibc's malloc.h."""
 
-MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
-"""The environment variable with the directory that the processes of one server share."""
 COUNTING = "dutchdoor.server.metrics"
 REPORTING = "dutchdoor.server.settings_report"
 
