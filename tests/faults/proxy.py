@@ -27,6 +27,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Self
 
+from tests.ports import free_port
+
 __all__ = ["How", "Proxy", "Way", "proxy"]
 
 PIECE = 65536
@@ -204,7 +206,7 @@ class Proxy:
             return
         listening = socket.socket()
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(("127.0.0.1", self.port))
+        listening.bind(("127.0.0.1", self.port or free_port()))
         listening.listen(512)
         listening.setblocking(False)
         self.port = listening.getsockname()[1]

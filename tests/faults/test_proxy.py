@@ -73,14 +73,16 @@ async def nothing_comes(reader):
         await asyncio.wait_for(reader.read(1), NEVER)
 
 
-def one_answer(port, patience):
-    """Ask for b"abcd"; give what came and how it ended."""
+def one_answer(port, at_most):
+    """Ask for b"abcd"; give what came and how it ended. After so many bytes nothing may come."""
     got = b""
     with socket.create_connection(("127.0.0.1", port), SOON) as ours:
-        ours.settimeout(patience)
         ours.sendall(b"abcd")
         try:
-            while piece := ours.recv(1):
+            while True:
+                ours.settimeout(NEVER if len(got) == at_most else SOON)
+                if not (piece := ours.recv(1)):
+                    break
                 got += piece
         except ConnectionResetError:
             return got, How.RST
@@ -126,7 +128,7 @@ async def test_what_is_held_waits(way):
         getattr(link, way).hold()
         ends[1].write(b"held")
         await nothing_comes(ends[0])
-        assert link.up.passed == (1 if way == "up" else 5)
+        await until(lambda: link.up.passed == (1 if way == "up" else 5))
         link.heal()
         assert await asyncio.wait_for(ends[0].readexactly(4), SOON) == b"held"
 
@@ -162,10 +164,10 @@ async def test_a_cut_comes_after_so_many_bytes(how, after):
     async with echo() as (server, link):
         link.down.cut(after=after, how=how, once=True)
         # Not a stream of asyncio's, which forgets what it has read when a reset follows.
-        got, ended = await asyncio.to_thread(one_answer, link.port, NEVER if how is How.SILENT else SOON)
+        got, ended = await asyncio.to_thread(one_answer, link.port, after if how is How.SILENT else None)
         assert (got, ended) == (b"abcd"[:after], how)
-        assert link.up.passed == 4, "the target heard the whole question"
-        assert link.down.cuts == 1
+        await until(lambda: link.up.passed == 4)  # the target hears the whole question
+        await until(lambda: link.down.cuts == 1)
         assert await asyncio.wait_for(server.ends.get(), SOON) in {"reset", "end"}, "the target's side is over too"
         async with client(link) as again:
             assert await says(again, b"whole") == b"whole"

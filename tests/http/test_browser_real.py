@@ -41,7 +41,7 @@ class Site:
 
     def link(self, to: str, path: str) -> str:
         """The link to a page in the latest mail to an address, once that mail is there."""
-        for _ in range(100):
+        for _ in range(1200):
             for file in sorted(self.mails.glob("*.eml"), key=lambda file: -file.stat().st_mtime_ns):
                 mail = email.message_from_bytes(file.read_bytes(), policy=email.policy.default)
                 body = mail.get_body(("plain",))

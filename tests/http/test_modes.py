@@ -29,6 +29,10 @@ EACH = [mode if mode == "cookie" else pytest.param(mode, marks=pytest.mark.long)
 """Each pattern. A short run has the one that has most parts."""
 
 
+PATIENT = ("prefer", "wait=20")
+"""A log-out waits a quarter of a second for the other workers, and a busy machine may take longer."""
+
+
 class Site:
     """A running server, its administrator, and its mail."""
 
@@ -98,13 +102,13 @@ class Someone:
         return [{"cookie": self.cookie}] if self.cookie else [{"bearer": self.access}]
 
     def call(self, method: str, path: str, **more: Any) -> Answer:
-        headers = [("x-csrf-token", self.csrf)] if self.csrf else []
+        headers = [PATIENT, *([("x-csrf-token", self.csrf)] if self.csrf else [])]
         return self.site.wire.call(method, path, headers=headers, **self.proofs()[0], **more)
 
     def refreshing(self) -> dict[str, Any] | None:
         if self.mode == "cookie":
-            return {"cookie": f"{REFRESH}={self.refresh}", "headers": [("x-csrf-token", self.csrf)]}
-        return {"json": {"refresh_token": self.refresh}} if self.mode == "body" else None
+            return {"cookie": f"{REFRESH}={self.refresh}", "headers": [PATIENT, ("x-csrf-token", self.csrf)]}
+        return {"json": {"refresh_token": self.refresh}, "headers": [PATIENT]} if self.mode == "body" else None
 
     def everywhere(self) -> set[int]:
         """The statuses that all workers answer for everything this person holds."""

@@ -14,13 +14,14 @@ import hmac
 import json
 import math
 import random
-import time
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.costs import cost_of
 from tests.http.world import MARK, REFRESH, REGISTRANT, SESSION, Answer, World, a_world, basic
 from tests.jose.pem import public_pem
 
@@ -161,9 +162,8 @@ async def test_j04_a_kid_is_a_name_and_nothing_else(bench: Bench) -> None:
     ]
     await bench.refuse(*(bench.sign({**bench.header, "kid": kid}) for kid in kids))
     huge = bench.sign({**bench.header, "kid": "k" * (1 << 20)})
-    start = time.thread_time()
     assert (await bench.ask(huge)).status == 401
-    assert time.thread_time() - start < 0.1
+    assert await cost_of(lambda: bench.ask(huge)) < 0.1
 
 
 async def test_j05_crit_and_b64_are_refused(bench: Bench) -> None:
@@ -520,9 +520,7 @@ async def test_j16_an_encrypted_token_is_refused_for_nothing(bench: Bench) -> No
         for tail in (f".{b64('x' * 60)}.{b64('y' * 12)}.{b64('z' * 4000)}.{b64('t' * 16)}", f"..{b64('z' * 6000)}.."):
             token = b64(json.dumps(head)) + tail
             await bench.refuse(token)
-            start = time.thread_time()
-            await bench.ask(token)
-            assert time.thread_time() - start < 0.05
+            assert await cost_of(partial(bench.ask, token)) < 0.05
 
 
 MUTATIONS = st.lists(

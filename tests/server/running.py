@@ -92,7 +92,7 @@ def running(directory: Path, *arguments: str, environment: dict[str, str] | None
             except subprocess.TimeoutExpired:
                 process.kill()
         process.wait()
-        reader.join(5)
+        reader.join(60)
         process.stdout.close()
         process.stderr.close()
 

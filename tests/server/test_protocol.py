@@ -31,7 +31,7 @@ HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/us
 
 def answers(port: int, sent: bytes, *, source: str = "127.0.0.1", count: int = 1) -> list[bytes]:
     """Send bytes from one address of this machine, and give the first answers."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20, source_address=(source, 0)) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60, source_address=(source, 0)) as connection:
         connection.sendall(sent)
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(connection.makefile("rb"))
@@ -193,7 +193,7 @@ def held(server: Running, source: str, count: int, *, sending: bytes = b"") -> I
     with contextlib.ExitStack() as stack:
         found = []
         for _ in range(count):
-            connection = socket.create_connection((server.host, server.port), timeout=20, source_address=(source, 0))
+            connection = socket.create_connection((server.host, server.port), timeout=60, source_address=(source, 0))
             found.append(stack.enter_context(connection))
             connection.sendall(sending)
         yield found

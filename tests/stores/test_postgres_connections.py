@@ -191,7 +191,7 @@ async def _open_patiently(store):
             await asyncio.sleep(0.05)
 
 
-async def test_nothing_is_kept_in_a_connection(postgres_url):
+async def test_nothing_is_kept_in_a_connection(postgres_url, patience):
     """`?pooling=transaction` without a proxy: each statement stands by itself, in a transaction that ends."""
     store = from_url(f"{postgres_url}?pooling=transaction")
     await store.open()
@@ -283,7 +283,7 @@ async def test_a_transaction_cut_off_before_its_end_lets_go(postgres_url, beside
 
 
 @pytest.mark.parametrize("by_transaction", [False, True])
-async def test_no_functions_of_others_are_called(by_transaction, postgres_url, beside):
+async def test_no_functions_of_others_are_called(by_transaction, postgres_url, beside, patience):
     """What another role of the database put into `public` is not taken for PostgreSQL's own, where it fits better."""
     async with opened(postgres_url, by_transaction=by_transaction) as store:
         await beside.execute(
@@ -306,11 +306,11 @@ async def test_a_standby_that_is_gone_does_not_take_all_connections(server):
             async def waits():
                 return isinstance((await timed(store.commit(Log(an_event()))))[1], Unavailable)
 
-            await until(waits, 30.0)  # not before the server has read it
+            await until(waits)  # not before the server has read it
             for _ in range(5):
                 outcomes = await asyncio.gather(*(timed(store.commit(Log(an_event()))) for _ in range(3)))
                 assert all(isinstance(outcome, Unavailable) for _, outcome in outcomes)
-                assert await store.session("x") is None
+                assert await patiently(lambda: store.session("x")) is None
             waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
             assert 0 < int(server.sql(waiting)) <= COMMIT_LANES
         finally:

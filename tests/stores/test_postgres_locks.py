@@ -14,6 +14,8 @@ from dutchdoor.stores.base import Add, Discard, Expect, ExpectRole, Log, Remove,
 from dutchdoor.stores.postgres import PostgresStore
 from dutchdoor.testing.conformance import NOW, a_credential, a_token, an_account, an_event
 
+pytestmark = pytest.mark.usefixtures("patience")  # a busy machine is no outage
+
 SLOW = """
 CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.2); RETURN NULL; END $$;
 CREATE TRIGGER slow AFTER UPDATE OR DELETE ON dutchdoor.accounts FOR EACH ROW EXECUTE FUNCTION slow();

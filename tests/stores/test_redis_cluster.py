@@ -29,8 +29,8 @@ from dutchdoor.testing.conformance import NOW, a_revocation, a_session, an_accou
 # to when it was given up. They are swept up here, test by test, so that no other test is blamed for them.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
-DEAD_AFTER = 1000
-"""Milliseconds after which the others take a silent server for dead."""
+DEAD_AFTER, NEVER_DEAD = 1000, 60_000
+"""Milliseconds after which the others take a silent server for dead: where one dies, and where a machine is busy."""
 PROMOTED_WITHIN = 60.0
 SHORT = {"a_limit_is_exact", "a_watcher_is_woken"}
 """The laws of a short run: one of each of the two that Redis is asked for."""
@@ -38,7 +38,7 @@ SHORT = {"a_limit_is_exact", "a_watcher_is_woken"}
 
 def say(server, *words):
     """Say something to one server, and give its bare answer."""
-    with redis.Redis.from_url(server.url, socket_timeout=5, decode_responses=True) as client:
+    with redis.Redis.from_url(server.url, socket_timeout=60, decode_responses=True) as client:
         client.response_callbacks.clear()
         return client.execute_command(*words)
 
@@ -78,6 +78,11 @@ class Six:
             patiently(lambda replica=replica, name=name: name in say(replica, "CLUSTER", "NODES"))
             say(replica, "CLUSTER", "REPLICATE", name)
         self.heal()
+        self.believe_dead_after(NEVER_DEAD)
+
+    def believe_dead_after(self, milliseconds):
+        for server in self.servers:
+            say(server, "CONFIG", "SET", "cluster-node-timeout", milliseconds)
 
     def heal(self):
         for server in self.servers:
@@ -197,6 +202,7 @@ async def test_a_shard_dies_and_its_replica_takes_over(six):
     """
     record = Far()
     ada, session = await a_signed_in(record)
+    six.believe_dead_after(DEAD_AFTER)
     async with opened(record, six.url, patient=False) as store:
         await until(lambda: is_counting(store))
         six.primary_of(store._limits_key).kill()
@@ -211,6 +217,7 @@ async def test_a_shard_dies_and_its_replica_takes_over(six):
         await until(lambda: is_counting(store), PROMOTED_WITHIN)
         six.heal()
         await until(lambda: is_counting(store))
+    six.believe_dead_after(NEVER_DEAD)
 
 
 # --- Sentinel ---------------------------------------------------------------------------------------------------------

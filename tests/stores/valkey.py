@@ -17,7 +17,7 @@ from dutchdoor.testing.conformance import NOW, a_session, an_account
 
 KEY = bytes(range(32))
 BACK_WITHIN = 60.0
-PATIENCE = 20.0
+PATIENCE = 60.0
 SLOW = Limit(name="slow", count=5, per_seconds=3600.0, burst=5)
 CEILING = Limit(name="ceiling", count=7, per_seconds=float("inf"), burst=7)
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -127,10 +128,11 @@ async def test_the_place_of_a_client_only_if_asked(tmp_path: Path) -> None:
         assert one.receiver.messages[0].body["data"]["address"] == HOME.address
 
 
-async def test_in_order_for_each_account_and_several_at_once(tmp_path: Path) -> None:
+async def test_in_order_for_each_account_and_several_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """B21: events of one account come one after the other; those of eight accounts at once."""
+    monkeypatch.setattr(delivering, "ROUND_FOR", 600.0)  # what is under way when a round ends would wait for no others
     async with site(tmp_path) as one:
-        together, under_way = threading.Barrier(8, timeout=30), []
+        together, under_way = threading.Barrier(8, timeout=60), []
         made = {subject: await one.happens(subject, count=4) for subject in "abcdefgh"}
 
         def answer(message: Message) -> Reply:
@@ -407,7 +409,8 @@ async def test_replay_sends_again_in_order(tmp_path: Path) -> None:
 
 async def test_replay_sends_what_a_round_got_ahead_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """B26: what was delivered behind an event that waits is sent again, too."""
-    monkeypatch.setattr(delivering, "ROUND_FOR", 0.2)
+    now = [0.0]
+    monkeypatch.setattr(delivering, "time", SimpleNamespace(monotonic=lambda: now[0]))
     async with site(tmp_path) as one:
         since = one.clock()
         made = [(await one.happens(subject))[0] for subject in ("ann", "bob", "ann", "bob")]
@@ -416,7 +419,7 @@ async def test_replay_sends_what_a_round_got_ahead_with(tmp_path: Path, monkeypa
         def answer(message: Message) -> Reply:
             if message.id == made[0]:
                 others_came.wait(60)
-                time.sleep(0.25)
+                now[0] = delivering.ROUND_FOR  # the round is over
             if message.id == made[3]:
                 others_came.set()
             return Reply()

@@ -198,7 +198,7 @@ async def test_an_endpoint_that_hangs_is_left(monkeypatch: pytest.MonkeyPatch) -
     def trickle(handler: object) -> bool:
         handler.wfile.write(b"HTTP/1.1 200 OK\r\n")  # type: ignore[attr-defined]
         with contextlib.suppress(OSError):
-            for _ in range(100):
+            for _ in range(2000):
                 handler.wfile.write(b"x: y\r\n")  # type: ignore[attr-defined]
                 time.sleep(0.05)
         return True
@@ -208,7 +208,7 @@ async def test_an_endpoint_that_hangs_is_left(monkeypatch: pytest.MonkeyPatch) -
         for url in (f"http://127.0.0.1:{port}/", receiver.url):
             sender, begun = Sender(url, LOOPBACK), time.monotonic()
             assert "no answer" in (await sender.post({}, BODY)).failure
-            assert time.monotonic() - begun < 4
+            assert time.monotonic() - begun < 60
             await sender.close()
 
 

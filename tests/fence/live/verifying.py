@@ -22,7 +22,7 @@ from dutchdoor import Verifier
 from dutchdoor.errors import InvalidToken, Unavailable
 
 BATCH = 40
-ENDS_WITHIN = 30.0
+ENDS_WITHIN = 60.0
 
 _processes = multiprocessing.get_context("forkserver")
 
@@ -118,9 +118,9 @@ class Process:
         """Ask it to stop, once it has accepted a token after a time."""
         self.go_on()
         self.pipe.send((place, since))
-        assert self.pipe.poll(60), "a verifier does not answer"
+        assert self.pipe.poll(120), "a verifier does not answer"
         seen: Seen = self.pipe.recv()
-        self.process.join(30)
+        self.process.join(60)
         assert self.process.exitcode == 0
         return seen
 

@@ -20,6 +20,19 @@ from dutchdoor.stores.sqlite import SqliteStore, writer
 from dutchdoor.testing.conformance import a_revocation, a_session, an_account, an_event, the_log
 
 
+async def stuck_in_writer(store, work):
+    """Work that the writer has begun, and what comes next is no part of its batch."""
+    begun = threading.Event()
+
+    def begins(connection):
+        begun.set()
+        work(connection)
+
+    task = asyncio.create_task(in_writer(store, begins))
+    assert await asyncio.to_thread(begun.wait, 60)
+    return task
+
+
 async def test_another_writer_is_waited_for(path, store):
     """A commit waits for another process's write, and then happens."""
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -75,8 +88,7 @@ async def test_a_disk_that_hangs_is_unavailable(store, monkeypatch):
     """A caller gives up on a disk that does not answer; the commits behind it that no caller waits for are dropped."""
     monkeypatch.setattr(sqlite, "_ANSWER_FOR", 0.05)
     hangs = threading.Event()
-    stuck = asyncio.create_task(in_writer(store, lambda c: hangs.wait(60)))
-    await asyncio.sleep(0.01)
+    stuck = await stuck_in_writer(store, lambda c: hangs.wait(60))
     begun = time.monotonic()
     outcomes = await asyncio.gather(stuck, *[store.commit(Log(an_event())) for _ in range(9)], return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {Unavailable}
@@ -91,8 +103,7 @@ async def test_a_queue_that_is_full_is_unavailable(store, monkeypatch):
     """What the disk cannot keep up with is refused at once, and not kept in memory without end."""
     monkeypatch.setattr(writer, "_QUEUE_AT_MOST", 10)
     hangs = threading.Event()
-    stuck = asyncio.create_task(in_writer(store, lambda c: hangs.wait(60)))
-    await asyncio.sleep(0.01)
+    stuck = await stuck_in_writer(store, lambda c: hangs.wait(60))
     commits = [asyncio.create_task(store.commit(Log(an_event()))) for _ in range(30)]
     await asyncio.sleep(0)
     refused = [commit for commit in commits if commit.done()]
@@ -118,8 +129,7 @@ async def test_a_write_that_fails_is_unavailable_and_leaves_nothing(path, store,
         connection.execute("BEGIN")
         assert queued.wait(60)
 
-    spoiling = asyncio.create_task(in_writer(store, spoil))
-    await asyncio.sleep(0.01)
+    spoiling = await stuck_in_writer(store, spoil)
     large = replace(an_event(), detail="x" * 100_000)
     change = Swap(replace(ada, epoch=1)), Revoke(a_revocation()), Log(large)
     commits = [asyncio.create_task(store.commit(*change)) for _ in range(9)]
