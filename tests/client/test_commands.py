@@ -68,7 +68,7 @@ def test_a_person_signs_in_by_a_mailed_code(place: Place, run: Run) -> None:
     command = [sys.executable, "-m", "dutchdoor.server", "login", place.url, email, "--code", "--file"]
     with subprocess.Popen(command, stdin=terminal, stdout=-1, stderr=-1, text=True) as asking:
         os.write(keyboard, f"{place.mailed(email)}\n".encode())
-        out, err = asking.communicate(timeout=30)
+        out, err = asking.communicate(timeout=60)
     assert asking.returncode == 0 and "Code from the mail" in err, err
     assert f"as {email}." in out and email in run("whoami").out
     os.close(keyboard)

@@ -251,8 +251,8 @@ def test_p55_space_is_made_and_accounts_go_in_and_out(machine: Machine) -> None:
         assert "Another process has" in machine.type("operating", "dutchdoor vacuum", code=1)
         machine.config.write_text(machine.config.read_text() + 'max_connections = 100\nproduct = "The shop"\n')
         server.process.send_signal(signal.SIGHUP)
-        eventually(lambda: "settings reloaded: max_connections" in server.said)
-        assert "settings changed that need a restart: product" in server.said
+        eventually(lambda: "settings changed that need a restart: product" in server.said)
+        assert "settings reloaded: max_connections" in server.said  # said before
     machine.type("operating", "dutchdoor vacuum")
     (key,) = (machine.folder / "var" / "lib" / "dutchdoor").glob("accounts.jsonl")
     assert json.loads(key.read_text()) == {"email": "ada@example.com", "name": "Ada"}

@@ -52,7 +52,7 @@ class App:
 
     def browser(self) -> httpx2.Client:
         """A client with cookies of its own, closed after the test."""
-        client = httpx2.Client(base_url=self.url, headers={"user-agent": "Firefox"}, timeout=30)
+        client = httpx2.Client(base_url=self.url, headers={"user-agent": "Firefox"}, timeout=60)
         self.clients.append(client)
         return client
 

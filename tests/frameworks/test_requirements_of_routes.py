@@ -252,10 +252,10 @@ def test_a_socket_ends_with_its_session(app: App) -> None:
         with contextlib.suppress(ConnectionClosed):
             busy.send("two")
         with pytest.raises(ConnectionClosed) as closed:
-            busy.recv(timeout=30)
+            busy.recv(timeout=60)
         assert closed.value.rcvd is not None and closed.value.rcvd.code == 4401
         with pytest.raises(ConnectionClosed) as closed:
-            quiet.recv(timeout=30)
+            quiet.recv(timeout=60)
         assert closed.value.rcvd is not None and closed.value.rcvd.code == 4401
 
 

@@ -34,7 +34,7 @@ class Person:
     def __init__(self, client: httpx2.Client, who: dict[str, str], mode: str) -> None:
         self.client, self.who, self.mode = client, who, mode
         self.held = signed_in(client, who, mode)
-        with httpx2.Client(base_url=client.base_url, timeout=30) as phone:
+        with httpx2.Client(base_url=client.base_url, timeout=60) as phone:
             bearer = {"authorization": f"Bearer {signed_in(phone, who, 'jwt')['access_token']}"}
             given = phone.post("/auth/factors/totp/enrol", headers=bearer).json()
             first = {"token": given["token"], "code": pyotp.TOTP(given["secret"]).now()}
@@ -139,7 +139,7 @@ def test_a_browser_is_led_to_the_proof_and_back(app: App) -> None:
 def test_a_service_that_verifies_asks_for_a_step_up(server: str, service: App) -> None:
     """A service that only verifies asks in the same words, and the next token of the server satisfies it."""
     for mode in MODES[1:] if service.name in IN_EACH_MODE else MODES[1:2]:
-        with httpx2.Client(base_url=server, headers={"user-agent": "Firefox"}, timeout=30) as client:
+        with httpx2.Client(base_url=server, headers={"user-agent": "Firefox"}, timeout=60) as client:
             who = {"email": f"{service.name}-{mode}@example.com", "password": PASSWORD}
             assert client.post("/auth/register", json=who).status_code == 201
             steps_up(Person(client, who, mode), service.url)

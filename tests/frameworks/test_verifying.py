@@ -41,7 +41,7 @@ def test_a_service_knows_the_bearer_until_the_log_out_is_fenced(server: str, ser
     assert httpx2.post(f"{url}/order", headers=headers).json()["by"] == subject
     assert httpx2.get(f"{url}/admin", headers=headers).json()["code"] == "forbidden"
     assert httpx2.get(f"{url}/factors", headers=headers).json()["factors"] == 2
-    out = httpx2.post(f"{server}/auth/logout", headers={**headers, "prefer": "wait=20"}, timeout=30).json()
+    out = httpx2.post(f"{server}/auth/logout", headers={**headers, "prefer": "wait=20"}, timeout=60).json()
     assert out["fenced"]
     refused = httpx2.get(f"{url}/hello", headers=headers)
     assert (refused.status_code, refused.json()["code"]) == (401, "invalid_token")
@@ -113,8 +113,8 @@ def test_a_socket_of_a_service_ends_with_the_session(server: str, service: App) 
     with connect(url, additional_headers=headers) as socket:
         socket.send("one")
         assert str(socket.recv()).endswith(": one")
-        out = httpx2.post(f"{server}/auth/logout", headers={**headers, "prefer": "wait=20"}, timeout=30).json()
+        out = httpx2.post(f"{server}/auth/logout", headers={**headers, "prefer": "wait=20"}, timeout=60).json()
         assert out["fenced"]
         with pytest.raises(ConnectionClosed) as closed:
-            socket.recv(timeout=30)
+            socket.recv(timeout=60)
         assert closed.value.rcvd is not None and closed.value.rcvd.code == 4401

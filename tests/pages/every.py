@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pyotp
 from msgspec.structs import replace
-from playwright.sync_api import Page
+from playwright.sync_api import Locator, Page
 from playwright.sync_api import Route as Route_
 from tests.pages.house import ADA, MALLORY, PASSWORD, ROOT, SCRIPT, House, unknown
 from tests.server.running import eventually
@@ -67,13 +67,19 @@ class Visit(NamedTuple):
     def open(self, path: str) -> None:
         self.page.goto(path)
 
+    def press(self, button: Locator) -> None:
+        """Press what leads to another page, and wait for that. On a busy machine the old one is still there just after
+        the press.
+        """
+        with self.page.expect_navigation():
+            button.click()
+
     def send(self, **fields: str) -> None:
         """Fill in the form with these fields, and send it."""
         form = self.page.locator("form:visible").filter(has=self.page.locator(f"[name={next(iter(fields))}]"))
         for name, value in fields.items():
             form.locator(f"[name={name}]").fill(value)
-        form.locator("button[type=submit]").click()
-        self.page.wait_for_load_state()
+        self.press(form.locator("button[type=submit]"))
 
     def paste(self, link: str) -> None:
         """Open a link. Without a script, put it into the form."""
@@ -143,8 +149,7 @@ def used_link(path: str, **fields: str) -> Steps:
         visit.paste(f"{path}#{TOKEN}")
         for name, value in fields.items():
             visit.page.locator(f"[name={name}]").fill(value)
-        visit.page.locator("button[type=submit]").click()
-        visit.page.wait_for_load_state()
+        visit.press(visit.page.locator("button[type=submit]"))
 
     return steps
 
@@ -165,8 +170,7 @@ def invited(visit: Visit) -> None:
 
     visit.house.do(invite())
     visit.paste(visit.mailed(email))
-    visit.page.locator("button[type=submit]").click()
-    visit.page.wait_for_load_state()
+    visit.press(visit.page.locator("button[type=submit]"))
 
 
 def invited_by_console(visit: Visit) -> None:
@@ -179,8 +183,7 @@ def another_browser(visit: Visit) -> None:
     email = registered(visit)
     visit.page.context.clear_cookies()
     visit.paste(visit.mailed(email))
-    visit.page.locator("button[type=submit]").click()
-    visit.page.wait_for_load_state()
+    visit.press(visit.page.locator("button[type=submit]"))
 
 
 def too_often(visit: Visit) -> None:
@@ -222,8 +225,7 @@ def account_disabled(visit: Visit) -> None:
     visit.house.make(email, SCRIPT)
     account_of(email)(visit)
     visit.page.locator("details:has(form[action$='/disable']) > summary").click()
-    visit.page.locator("details[open] button[type=submit]").click()
-    visit.page.wait_for_load_state()
+    visit.press(visit.page.locator("details[open] button[type=submit]"))
 
 
 def client_added(visit: Visit) -> None:
@@ -247,8 +249,7 @@ def webhook_not_tested(visit: Visit) -> None:
     visit.open("/admin/webhooks")
     row = visit.page.locator("tr", has_text=LONG).first
     row.locator("details:has(form[action$='/test']) > summary").click()
-    row.locator("details[open] button[type=submit]").click()
-    visit.page.wait_for_load_state()
+    visit.press(row.locator("details[open] button[type=submit]"))
 
 
 def webhook_refused(visit: Visit) -> None:
@@ -264,8 +265,7 @@ def verifier_refused(visit: Visit) -> None:
 def expired(visit: Visit) -> None:
     visit.open("/auth/devices")
     visit.page.eval_on_selector_all("[name=csrf_token]", "all => all.forEach(each => each.value = 'x')")
-    visit.page.locator("main button[type=submit]").last.click()
-    visit.page.wait_for_load_state()
+    visit.press(visit.page.locator("main button[type=submit]").last)
 
 
 def out_of_reach(visit: Visit) -> None:
@@ -277,8 +277,7 @@ def out_of_reach(visit: Visit) -> None:
 def set_up_app(visit: Visit) -> None:
     visit.house.admit(visit.page.context, visit.house.register())
     visit.open("/auth/account")
-    visit.page.locator("form[action$='/totp/enrol'] button").click()
-    visit.page.wait_for_load_state()
+    visit.press(visit.page.locator("form[action$='/totp/enrol'] button"))
 
 
 def wrong_first_code(visit: Visit) -> None:
@@ -353,8 +352,7 @@ def lost_factors(visit: Visit) -> None:
     """Show a person at the second step, whose address is verified, what to do without the phone."""
     second_step(visit)
     visit.house.verify()
-    visit.page.get_by_text("Lost all of these?").or_(visit.page.locator("a[href*='/login/lost']")).first.click()
-    visit.page.wait_for_load_state()
+    visit.press(visit.page.get_by_text("Lost all of these?").or_(visit.page.locator("a[href*='/login/lost']")).first)
 
 
 def losing_factors(visit: Visit) -> None:
@@ -402,15 +400,13 @@ def wrong_code(visit: Visit) -> None:
 def code_elsewhere(visit: Visit) -> None:
     visit.open("/auth/login/code#123456")
     visit.page.locator("#response").fill("123456")
-    visit.page.locator("button[type=submit]").click()
-    visit.page.wait_for_load_state()
+    visit.press(visit.page.locator("button[type=submit]"))
 
 
 def mailed_proof(visit: Visit) -> None:
     """Ask a person who is signed in for a code by mail."""
     visit.open("/auth/confirm?next=/auth/devices")
-    visit.page.locator("form[action$='/reauthenticate/code'] button").click()
-    visit.page.wait_for_load_state()
+    visit.press(visit.page.locator("form[action$='/reauthenticate/code'] button"))
 
 
 def with_passkeys(visit: Visit) -> str:
@@ -485,8 +481,7 @@ def reloading(visit: Visit) -> None:
 def to_issuer(visit: Visit) -> None:
     staying(visit, "/auth/issuers/github/start")
     visit.open("/auth/login")
-    with visit.page.expect_navigation():
-        visit.page.locator("form[action$='/github/start'] button").click()
+    visit.press(visit.page.locator("form[action$='/github/start'] button"))
 
 
 def from_issuer(visit: Visit) -> None:

@@ -220,7 +220,7 @@ def open_house(folder: Path, **more: Any) -> Iterator[House]:
         yield house
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(60)
         house.loop.close()
 
 

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from tests.nodejs import chromium
 from tests.pages.house import ADA, MALLORY, PASSWORD, ROOT, SCRIPT, House, Watch, open_house
 from tests.server.certificates import write_certificate
@@ -171,7 +171,7 @@ def test_w81_a_script_in_a_name_is_text_on_every_page(context: BrowserContext) -
     watch = Watch(page)
     page.fill("[name=name]", SCRIPT)
     page.click("#name form button[type=submit]")
-    page.wait_for_load_state()
+    page.wait_for_url("**/auth/account?done=*")
     assert page.input_value("[name=name]") == SCRIPT
     page.goto("/auth/devices")
     page.goto("/auth/activity")
@@ -209,8 +209,7 @@ def test_w82_two_accounts_in_two_tabs_do_not_mix(context: BrowserContext) -> Non
     mallory = signed_in(context, MALLORY)
     ada.fill("[name=name]", "Ada the Second")
     ada.click("#name form button[type=submit]")
-    ada.wait_for_load_state()
-    assert ada.locator("h1").inner_text() == "This form has expired."
+    expect(ada.locator("h1")).to_have_text("This form has expired.")
     assert is_of(ada, MALLORY)
     mallory.reload()
     assert mallory.input_value("[name=name]") != "Ada the Second"

@@ -174,6 +174,7 @@ def test_l11_a_sign_in_by_a_passkey(site: BoundSite, person: Person) -> None:
     person.confirms()
     person.opens("/auth/account")
     person.page.click("text=Add a passkey")
+    person.page.wait_for_url("**/auth/account/passkey")  # the account has a name, too
     person.page.fill("[name=name]", "this computer")
     person.page.click("text=Create the passkey")
     person.page.click("text=I have saved them")

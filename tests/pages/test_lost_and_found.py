@@ -48,8 +48,7 @@ class Person:
         return Visit(self.page, self.house)
 
     def press(self, selector: str) -> None:
-        self.page.locator(selector).first.click()
-        self.page.wait_for_load_state()
+        self.visit.press(self.page.locator(selector).first)
 
     def at(self) -> str:
         return "/" + self.page.url.partition("://")[2].partition("/")[2].partition("?")[0].partition("#")[0]
@@ -150,8 +149,7 @@ def test_a_lost_mailbox(person: Person) -> None:
     new = f"{uuid4().hex}@example.com"
     form = person.page.locator("form[action$='/email/change']")
     form.locator("[name=email]").fill(new)
-    form.locator("button[type=submit]").click()
-    person.page.wait_for_load_state()
+    person.visit.press(form.locator("button[type=submit]"))
     person.follow(person.mailed("/auth/email/confirm", new))
     assert person.at() == "/auth/email/confirm/done"
     assert person.mailed("/auth/email/restore")  # to the mailbox from before
@@ -173,7 +171,6 @@ def test_a_shared_computer(person: Person) -> None:
     person.visit.send(response=person.code())
     person.sign_out()
     shared.go_back()
-    shared.wait_for_load_state()
     assert person.email not in shared.inner_text("body")
     person.first_step()
     assert person.at() == "/auth/login/step"
@@ -236,8 +233,7 @@ def test_a_thief_says_that_everything_is_lost(person: Person) -> None:
     person.follow(person.mailed(LOST))
     remove = person.mailed(f"{LOST}/remove")
     at_home.goto("/auth/activity")
-    at_home.locator("form[action$='/auth/factors/keep'] button").click()
-    at_home.wait_for_load_state()
+    Visit(at_home, person.house).press(at_home.locator("form[action$='/auth/factors/keep'] button"))
     assert "The second factor stays." in at_home.inner_text("main")
     person.house.clock.forward(STANDARD.factor_recovery_after)
     person.follow(remove)

@@ -61,6 +61,7 @@ class Person:
     def add(self, name: str, *, first: bool = False) -> None:
         self.page.goto("/auth/account")
         self.page.click("text=Add a passkey")
+        self.page.wait_for_url("**/auth/account/passkey")  # the account has a name, too
         self.page.fill("[name=name]", name)
         self.page.click("text=Create the passkey")
         if first:

@@ -57,7 +57,7 @@ class Site:
 
     def browser(self) -> httpx2.Client:
         """A client with cookies of its own, closed with the site. It follows no redirect by itself."""
-        client = httpx2.Client(base_url=self.origin, verify=self.tls, timeout=20)
+        client = httpx2.Client(base_url=self.origin, verify=self.tls, timeout=60)
         self.clients.append(client)
         return client
 
@@ -83,13 +83,12 @@ class Site:
         return answered
 
     def raw(self, request: bytes) -> list[tuple[int, bytes]]:
-        """Send bytes as they are, and give every answer that comes back until the proxy hangs up."""
+        """Send bytes as they are, and give every answer that comes back until the proxy hangs up, or says no more."""
         with (
-            socket.create_connection(("127.0.0.1", self.place.tls), 10) as plain,
+            socket.create_connection(("127.0.0.1", self.place.tls), 60) as plain,
             self.tls.wrap_socket(plain, server_hostname=HOST) as connection,
         ):
             connection.sendall(request)
-            connection.settimeout(3)
             answers: list[tuple[int, bytes]] = []
             stream = connection.makefile("rb")
             with contextlib.suppress(OSError, http.client.HTTPException):
@@ -97,6 +96,7 @@ class Site:
                     answer = http.client.HTTPResponse(_Stream(stream))  # type: ignore[arg-type]
                     answer.begin()
                     answers.append((answer.status, answer.read()))
+                    connection.settimeout(3)  # a proxy may wait for the rest of what is no whole request
             return answers
 
 
