@@ -15,8 +15,9 @@ The annotations work in WebSocket routes, too. A route refuses as RFC 6750 and R
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Annotated, Any
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Annotated, Any, Generic, TypeVar
 
 from dutchdoor.errors import Misconfigured
 from dutchdoor.guard.asgi_visit import visit_of
@@ -32,11 +33,13 @@ from dutchdoor.model.session_data import SessionData as Data
 from dutchdoor.model.spelling import spelt
 
 with extra("fastapi"):
+    import fastapi.routing
     from fastapi import Depends, FastAPI
     from fastapi.dependencies.models import Dependant
-    from fastapi.routing import APIRoute
     from starlette.applications import Starlette
     from starlette.requests import HTTPConnection
+    from starlette.routing import BaseRoute
+    from starlette.types import ASGIApp
 
     from dutchdoor.guard.on_starlette import OnStarlette
 
@@ -53,32 +56,70 @@ __all__ = [
     "next_path",
 ]
 
-_GUARDS = "__dutchdoor_guard__"
+R = TypeVar("R")
 
 
-async def _user(connection: HTTPConnection) -> Any:
-    return await visit_of(connection.scope).current_user()
+class _Refused:
+    """Stands in a signature that FastAPI reads only by mistake. It would then call the function with values of the
+    query, and let everyone in.
+    """
+
+    def __init__(self, fix: str) -> None:
+        self._fix = fix
+
+    def __get_pydantic_core_schema__(self, *_: object) -> Any:
+        raise Misconfigured(self._fix)
 
 
-async def _user_or_none(connection: HTTPConnection) -> Any:
-    return await visit_of(connection.scope).optional_user()
+class _Dependency(Generic[R]):
+    """What stands in `Depends`. FastAPI calls it by keyword alone: a decorator would get a coroutine that nothing
+    awaits, and leave the route open. In the other places where a slip may put it, it says where it belongs.
+    """
 
+    def __init__(self, ask: Callable[[HTTPConnection], Awaitable[R]], fix: str, *, is_guard: bool) -> None:
+        self._ask, self.fix, self.is_guard = ask, fix, is_guard
+        connection = inspect.Parameter("connection", inspect.Parameter.KEYWORD_ONLY, annotation=HTTPConnection)
+        self.__signature__ = inspect.Signature([connection])
 
-async def _principal(connection: HTTPConnection) -> Principal:
-    return await visit_of(connection.scope).require(_ANYONE)
+    async def __call__(self, *, connection: HTTPConnection) -> R:
+        return await self._ask(connection)
 
+    # Python's message begins with this name.
+    __call__.__qualname__ = "auth.require(...) is no decorator: write Depends(auth.require(...)). A dependency"
 
-async def _principal_or_none(connection: HTTPConnection) -> Principal | None:
-    return await visit_of(connection.scope).optional_principal()
+    def __get_pydantic_core_schema__(self, *_: object) -> Any:
+        raise Misconfigured(f"A dependency is no type. {self.fix}")
 
-
-async def _session(connection: HTTPConnection) -> Data:
-    return await visit_of(connection.scope).session(connection.scope)
+    @property
+    def dependency(self) -> Any:
+        """What FastAPI reads of a `Depends`. Raises `Misconfigured`."""
+        raise Misconfigured(f"dependencies=[...] has a dependency without Depends. {self.fix}")
 
 
 _ANYONE = Requirement()
-for _guard in (_user, _principal):
-    setattr(_guard, _GUARDS, True)
+
+
+async def _required_of_anyone(connection: HTTPConnection) -> Principal:
+    return await visit_of(connection.scope).require(_ANYONE)
+
+
+async def _session_of(connection: HTTPConnection) -> Data:
+    return await visit_of(connection.scope).session(connection.scope)
+
+
+_user: _Dependency[Any] = _Dependency(
+    lambda connection: visit_of(connection.scope).current_user(), "Write user: CurrentUser.", is_guard=True
+)
+_user_or_none: _Dependency[Any] = _Dependency(
+    lambda connection: visit_of(connection.scope).optional_user(), "Write user: OptionalUser.", is_guard=False
+)
+_principal = _Dependency(_required_of_anyone, "Write principal: CurrentPrincipal.", is_guard=True)
+_principal_or_none = _Dependency(
+    lambda connection: visit_of(connection.scope).optional_principal(),
+    "Write principal: OptionalPrincipal.",
+    is_guard=False,
+)
+_session = _Dependency(_session_of, "Write session: SessionData.", is_guard=False)
 
 CurrentUser = Annotated[User, Depends(_user)]
 """The account that sends the request; 401 without one."""
@@ -91,14 +132,20 @@ OptionalPrincipal = Annotated[Principal | None, Depends(_principal_or_none)]
 SessionData = Annotated[Data, Depends(_session)]
 """What is kept on the server for the caller's session, or for a visitor who has not signed in: a dict."""
 
+_ANNOTATIONS: Sequence[tuple[Any, str]] = (
+    (CurrentUser, "user: CurrentUser"),
+    (OptionalUser, "user: OptionalUser"),
+    (CurrentPrincipal, "principal: CurrentPrincipal"),
+    (OptionalPrincipal, "principal: OptionalPrincipal"),
+    (SessionData, "session: SessionData"),
+)
+for _annotation, _fix in _ANNOTATIONS:
+    # What FastAPI reads of `Depends(CurrentUser)`, which would make a user of values of the query.
+    _wrong = Annotated[str, _Refused(f"An annotation stands in no Depends. Write {_fix}.")]
+    _read = inspect.Parameter("wrong", inspect.Parameter.KEYWORD_ONLY, annotation=_wrong)
+    _annotation.__signature__ = inspect.Signature([_read])
 
-class _Brackets:
-    """Stands in the signature of `require`, which FastAPI reads only if it was given in place of what it returns."""
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, *_: object) -> Any:
-        # FastAPI would call it with values of the query, drop the guard that it returns, and let everyone in.
-        raise Misconfigured("Depends(auth.require) guards nothing. Write Depends(auth.require()), with brackets.")
+_NO_BRACKETS = _Refused("Depends(auth.require) guards nothing. Write Depends(auth.require()), with brackets.")
 
 
 class Auth(OnStarlette):
@@ -122,12 +169,18 @@ class Auth(OnStarlette):
             Misconfigured: it is no application of FastAPI, or it has an `Auth` already.
         """
         super().attach(app)
+        app.add_middleware(_look_at_routes, routes=app.routes)
         if isinstance(app, FastAPI):
             _describe(app, self.gate.described())
 
     @spelt
     def require(
-        self, *, role: Annotated[str, _Brackets] = "", scope: str = "", fresh: Duration | None = None, factors: int = 1
+        self,
+        *,
+        role: Annotated[str, _NO_BRACKETS] = "",
+        scope: str = "",
+        fresh: Duration | None = None,
+        factors: int = 1,
     ) -> Callable[..., Awaitable[Principal]]:
         """Return a dependency that gives the principal, if the caller meets the requirement. It stands in `Depends`, in
         a route or on a router.
@@ -144,15 +197,45 @@ class Auth(OnStarlette):
         """
         requirement = Requirement.of(role=role, scope=scope, fresh=fresh, factors=factors)
 
-        # By keyword alone, as FastAPI calls it. A decorator above a route would return a coroutine that nothing awaits,
-        # and leave the route open.
-        async def required(*, connection: HTTPConnection) -> Principal:
+        async def required(connection: HTTPConnection) -> Principal:
             return await visit_of(connection.scope).require(requirement)
 
-        # Python's message begins with this name.
-        required.__qualname__ = "auth.require(...) is no decorator: write Depends(auth.require(...)). required"
-        setattr(required, _GUARDS, True)
-        return required
+        return _Dependency(required, "Write Depends(auth.require(...)).", is_guard=True)
+
+
+# --- slips -----------------------------------------------------------------------------------------------------------
+
+
+def _look_at_routes(app: ASGIApp, routes: Sequence[BaseRoute]) -> ASGIApp:
+    """Return the `app` as it is. Starlette calls this when the application starts. Raises `Misconfigured` for a route
+    that only seems to have a guard.
+    """
+    for route in _with_included(routes):
+        dependant = getattr(route, "dependant", None)
+        if isinstance(dependant, Dependant):
+            _look_at(dependant, route.path)
+        _look_at_routes(app, getattr(getattr(route, "original_route", route), "routes", None) or ())
+    return app
+
+
+def _with_included(routes: Sequence[BaseRoute]) -> Iterable[Any]:
+    """Return each route with what the routers around it add. In an older FastAPI, `routes` are these."""
+    return getattr(fastapi.routing, "iter_route_contexts", iter)(routes)
+
+
+def _look_at(dependant: Dependant, path: str) -> None:
+    for field in (*dependant.query_params, *dependant.body_params):
+        default: Any = field.field_info.default
+        fix = next((f"Write {fix}." for annotation, fix in _ANNOTATIONS if default is annotation), "")
+        if isinstance(default, _Dependency):
+            fix = default.fix
+        elif isinstance(getattr(default, "__self__", None), Auth):
+            fix = "Write Depends(auth.require())."
+        if fix:
+            # A value of the query would take its place: the route is open.
+            raise Misconfigured(f"{path}: the default of {field.name} is a dependency, and guards nothing. {fix}")
+    for each in dependant.dependencies:
+        _look_at(each, path)
 
 
 # --- OpenAPI ---------------------------------------------------------------------------------------------------------
@@ -171,11 +254,13 @@ def _describe(app: FastAPI, ours: dict[str, Any]) -> None:
 
 
 def _guarded(app: FastAPI, document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for route in app.routes:
-        if isinstance(route, APIRoute) and _has_guard(route.dependant):
+    for route in _with_included(app.routes):
+        dependant = getattr(route, "dependant", None)
+        if isinstance(dependant, Dependant) and _has_guard(dependant):
             operations = document["paths"].get(route.path_format, {})
             yield from (operations[name] for method in route.methods or () if (name := method.lower()) in operations)
 
 
 def _has_guard(dependant: Dependant) -> bool:
-    return hasattr(dependant.call, _GUARDS) or any(map(_has_guard, dependant.dependencies))
+    is_guard = isinstance(dependant.call, _Dependency) and dependant.call.is_guard
+    return is_guard or any(map(_has_guard, dependant.dependencies))

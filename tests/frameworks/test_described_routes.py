@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import schemathesis
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from litestar import Litestar, get
 from litestar.params import FromPath
 from litestar.testing import TestClient as LitestarClient
@@ -30,9 +30,12 @@ def fastapi_document(**settings: Any) -> Any:
     @app.get("/maybe")
     async def maybe(user: dutchdoor.fastapi.OptionalUser) -> None: ...
 
-    @app.get("/reports/{number}", dependencies=[Depends(auth.require(role="admin"))])
+    reports = APIRouter(prefix="/reports")
+
+    @reports.get("/{number}", dependencies=[Depends(auth.require(role="admin"))])
     async def report(number: int) -> None: ...
 
+    app.include_router(reports)
     return TestClient(app).get("/openapi.json").json()
 
 

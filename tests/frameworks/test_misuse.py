@@ -188,6 +188,67 @@ def test_g37_a_requirement_as_a_decorator_opens_no_route_of_fastapi() -> None:
             decorate(lambda: None)
 
 
+DEFAULTS: dict[str, tuple[Callable[[dutchdoor.fastapi.Auth], Any], str]] = {
+    "require": (lambda auth: auth.require(role="admin"), r"Write Depends\(auth\.require\(\.\.\.\)\)\."),
+    "require without a call": (lambda auth: auth.require, r"Write Depends\(auth\.require\(\)\)\."),
+    "annotation": (lambda _: dutchdoor.fastapi.CurrentUser, "Write user: CurrentUser"),
+    "current_user": (lambda auth: auth.current_user, "Write user: CurrentUser"),
+}
+
+
+@pytest.mark.parametrize(("default", "says"), DEFAULTS.values(), ids=DEFAULTS)
+@pytest.mark.parametrize("included", [False, True])
+def test_g37_a_default_that_is_no_depends_opens_no_route_of_fastapi(
+    default: Callable[[dutchdoor.fastapi.Auth], Any], says: str, *, included: bool
+) -> None:
+    """`user=auth.require()` would be the default of a value of the query, and guard nothing. The application does not
+    start, wherever the route is.
+    """
+    app, router = FastAPI(), APIRouter()
+    made = default(dutchdoor.fastapi.Auth(app, "memory:"))
+
+    async def hello(user=made) -> str:  # type: ignore[no-untyped-def] # as a person writes it
+        return "open"
+
+    (router if included else app).get("/hello")(hello)
+    app.include_router(router)
+    for path in ("/hello", "/hello?user=x"):
+        with pytest.raises(Misconfigured, match=f"/hello: the default of user is a dependency, and guards.*{says}"):
+            TestClient(app).get(path)
+
+
+DEPENDS: dict[str, tuple[Any, str]] = {
+    "annotation": (dutchdoor.fastapi.CurrentUser, "Write user: CurrentUser"),
+    "optional": (dutchdoor.fastapi.OptionalPrincipal, "Write principal: OptionalPrincipal"),
+    "session": (dutchdoor.fastapi.SessionData, "Write session: SessionData"),
+    "User": (dutchdoor.fastapi.User, "Write user: CurrentUser, or principal: CurrentPrincipal"),
+    "Principal": (dutchdoor.Principal, "each caller could write one into the query"),
+}
+
+
+@pytest.mark.parametrize(("dependency", "says"), DEPENDS.values(), ids=DEPENDS)
+def test_g37_a_user_in_depends_opens_no_route_of_fastapi(dependency: Any, says: str) -> None:
+    """`Depends(User)` would be a user whom the caller writes into the query. It is refused with the route."""
+    app = FastAPI()
+    dutchdoor.fastapi.Auth(app, "memory:")
+    with pytest.raises(Misconfigured, match=says):
+        app.get("/", dependencies=[Depends(dependency)])(lambda: None)
+
+
+def test_g37_a_dependency_that_is_no_type_and_no_depends_is_named() -> None:
+    """As an annotation, or in `dependencies=[...]` without `Depends`."""
+    app = FastAPI()
+    auth = dutchdoor.fastapi.Auth(app, "memory:")
+
+    async def hello(user: Any) -> None: ...
+
+    hello.__annotations__["user"] = auth.current_user
+    with pytest.raises(Misconfigured, match=r"is no type\. Write user: CurrentUser"):
+        app.get("/")(hello)
+    with pytest.raises(Misconfigured, match=r"without Depends\. Write Depends\(auth\.require\(\.\.\.\)\)"):
+        app.get("/", dependencies=[auth.require()])(lambda: None)  # type: ignore[list-item]
+
+
 def test_a_token_without_the_word_bearer_is_named_by_a_guard() -> None:
     """The guard of a route answers the most usual slip of a program as the server does."""
     app = Flask("app")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Struct
 
-from dutchdoor.model.principal import Principal
+from dutchdoor.model.principal import FromProof, Principal
 
 if TYPE_CHECKING:
     from dutchdoor.model.accounts import Account  # not imported: a service that only verifies lacks its packages
@@ -17,7 +17,7 @@ __all__ = ["Anonymous", "User"]
 class User(Struct, frozen=True, kw_only=True):
     """Who is signed in. In a service that only verifies tokens, what the token says."""
 
-    id: str
+    id: Annotated[str, FromProof]
     """The opaque name of the account (`sub`): what an application stores."""
     email: str | None = None
     """The address for mail. None in a service that only verifies tokens, and for users of the application's own."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Struct
 
-__all__ = ["Principal", "Verified", "assurance_of", "factors_of"]
+from dutchdoor.errors import Misconfigured
+
+__all__ = ["FromProof", "Principal", "Verified", "assurance_of", "factors_of"]
 
 # The kinds of proof: what one knows, has, or is. Two methods of one kind are one factor (NIST SP 800-63B-4, 2.2).
 # `fed` is another issuer's word. It counts as a password: that may be all it saw.
@@ -37,10 +39,23 @@ class Verified(Struct, frozen=True, kw_only=True):
     """The instant of the proof, in seconds since 1970."""
 
 
+class FromProof:
+    """Stands in the annotation of a first field. FastAPI reads it where the class is a dependency itself (`Depends()`).
+    It would fill the fields with values of the query: a caller could be anyone.
+    """
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: object) -> Any:
+        raise Misconfigured(
+            "User and Principal are no dependencies: each caller could write one into the query. Write "
+            "user: CurrentUser, or principal: CurrentPrincipal, without Depends."
+        )
+
+
 class Principal(Struct, frozen=True, kw_only=True):
     """Who makes this request, in every mode. The one type that application code sees."""
 
-    subject: str
+    subject: Annotated[str, FromProof]
     """The opaque name of the account (`sub`): what an application stores."""
     method: Literal["session", "access_token"]
     """Whether a session cookie or an access token proved it."""
