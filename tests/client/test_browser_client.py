@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tests.client.browser_site import ADA, PASSWORD, Elsewhere, Site, serving
 
 CLIENT = Path(__file__).parents[2] / "src" / "dutchdoor" / "client" / "browser"
 browser_only = pytest.mark.browser
+JSON = {"content-type": "application/json"}
 
 START = """async ([at, url, options]) => {
   const { createClient } = await import(at);
@@ -445,6 +447,40 @@ def test_a_sign_in_on_a_page_of_the_server_is_found(context: BrowserContext, sit
     with page.expect_response("**/auth/me"):
         context.clock.fast_forward(601_000)
     assert call(page, "/api", method="POST")[1]["by"] == "cookie"
+
+
+@browser_only
+@pytest.mark.long
+def test_the_account_pages_are_open_to_an_application_with_tokens(context: BrowserContext, site: Site) -> None:
+    """A person who is signed in by `client.js` with tokens opens the account page and is in. They change their name and
+    their password there, and go back. Each tab of the application is still signed in, and refreshes its token.
+    """
+    grace = {"email": "grace@example.com", "password": PASSWORD}
+    page, other = opened(context, site.url + "/page"), opened(context, site.url + "/page")
+    assert call(page, "/auth/register", method="POST", body=json.dumps(grace), headers=JSON)[0] == 201
+    sign_in(page, **grace, mode="hybrid")
+    until_user(other, grace["email"])
+    page.goto(site.url + "/auth/account")
+    assert page.url == site.url + "/auth/account" and page.input_value("#name-field") == ""
+    page.fill("#name-field", "Grace")
+    page.click("text=Save the name")
+    page.wait_for_url("**/auth/account?done=name_changed")
+    page.fill("#current_password", PASSWORD)
+    page.fill("#new_password", "four other words there")
+    page.click("text=Change the password")
+    page.wait_for_url("**/auth/account?done=password_changed")
+    assert call(other, "/api", method="POST")[1]["by"] == "bearer", "after one refusal, by a token that was refreshed"
+    page.goto(site.url + "/page")
+    started(page)
+    until_user(page, grace["email"])
+    assert page.evaluate("auth.user.name") == "Grace" and call(page, "/api")[1]["by"] == "bearer"
+    site.clock.forward(601)  # its token is over, and the cookie is exchanged by a page
+    page.goto(site.url + "/auth/devices")
+    assert page.url == site.url + "/auth/devices"
+    assert call(other, "/api")[1]["by"] == "bearer"
+    page.click("text=Sign out >> nth=0")
+    page.wait_for_url(site.url + "/auth/login")
+    assert call(other, "/api")[0] == 401 and other.evaluate("auth.user") is None
 
 
 def sign_in_by_form(page: Page, site: Site) -> None:

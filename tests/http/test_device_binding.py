@@ -102,7 +102,7 @@ async def test_k01_the_instructions_name_the_cookie_as_it_is_set(world: World) -
     where they differ.
     """
     await world.register()
-    for mode, rules in (("session", []), ("hybrid", ["/", "/auth/refresh"])):
+    for mode, rules in (("session", []), ("hybrid", ["/", "/auth"])):
         browser = Bound(world)
         await browser.signed_in(mode)
         answer = await browser.register()

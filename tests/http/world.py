@@ -218,7 +218,7 @@ class Recorder:
             assert int(answer.header("retry-after") or "") >= 1
 
 
-GOES_ON = {"/auth/refresh", "/auth/password"}
+GOES_ON = {"/auth/refresh", "/auth/password", "/auth/account", "/auth/account/name", "/auth/account/passkey"}
 """Where a session goes on that may be bound already."""
 RECORDER = Recorder()
 

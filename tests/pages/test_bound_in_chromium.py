@@ -437,7 +437,9 @@ def test_l18_a_session_that_was_ended_elsewhere(site: BoundSite, person: Person,
 
 
 def test_l19_the_mode_hybrid(site: BoundSite, person: Person) -> None:
-    """The refresh cookie is bound: requests with an access token are never held, and a refresh is when it has to be."""
+    """The refresh cookie is bound: requests with an access token are never held, and a refresh and a page of the
+    account are when they have to be.
+    """
     status, said = person.fetch("/auth/login", "POST", {**ADA, "mode": "hybrid"})
     assert status == 200, said
     csrf = {"x-csrf-token": said["csrf_token"]}
@@ -456,6 +458,10 @@ def test_l19_the_mode_hybrid(site: BoundSite, person: Person) -> None:
     assert site.count(REFRESH, 403, since=before) == 0
     assert site.thief("/auth/refresh", {RENEWS: person.cookies()[RENEWS]}, "POST", **csrf) == "device_proof_required"
     assert person.fetch("/auth/refresh", "POST", **csrf)[0] == 200
+    person.outlive_the_cookie(300)
+    assert site.thief("/auth/account", {RENEWS: person.cookies()[RENEWS]}) == "device_proof_required"
+    person.opens("/auth/account")
+    assert person.page.url == f"{site.url}/auth/account", "a page waits for the bound cookie, too"
 
 
 def test_l19_the_client_for_pages(site: BoundSite, person: Person) -> None:

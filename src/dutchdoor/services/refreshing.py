@@ -42,6 +42,7 @@ from dutchdoor.services.endings import Found, Leaving
 from dutchdoor.services.hooks import announce, notify
 from dutchdoor.services.presenting import SignedIn
 from dutchdoor.services.retry import RACES, retried
+from dutchdoor.services.session_cache import Remembered
 from dutchdoor.services.starting import Starting
 from dutchdoor.services.watching import Use
 from dutchdoor.stores.base import Log, Swap
@@ -134,6 +135,57 @@ class Refreshing(Starting):
             raise
         notify(self.hooks.refreshed, True)  # noqa: FBT003
         return signed_in
+
+    async def opened_by(
+        self,
+        text: str,
+        client: Client,
+        *,
+        admit: Callable[[Session], None],
+        exchanging: Callable[[Session], None],
+        in_doubt: bool = False,
+    ) -> tuple[Remembered, SignedIn | None]:
+        """Return the session of the refresh token, `text`, in the cookie of a browser that opens a page of ours, and
+        what the token was exchanged for; None if it stays as it is.
+
+        The tabs of an application have the same cookie, so a page exchanges it no oftener than they do: when the last
+        exchange is as old as an access token may be. A copy opens pages for as long as a copied access token would
+        work. After that it has to be exchanged, which shows two holders (R3 to R6).
+
+        Args:
+            admit: called with the session when the token is known to be genuine. If it raises, nothing is opened.
+            exchanging: as the `admit` of `refresh`, called only if the token is exchanged.
+            in_doubt: whether a session that must be proved again is returned, too.
+
+        Raises:
+            NotAuthenticated: the token opens no page: it is a program's, say.
+            InvalidToken, Superseded, SessionInDoubt: as `refresh` says.
+        """
+        if self.policy.rotation == "strict":
+            # Each token works once, and a page cannot wait for its turn: two at once would end the session as stolen.
+            raise NotAuthenticated("rotation is strict: a refresh token opens no page")
+        token = RefreshToken.parse(text)
+        read_at = self.clock()
+        session, account = await self.holder(token)
+        if session.client_id != self.client_id or session.bound_to:
+            raise NotAuthenticated("a program's sign-in: a page proves neither its client nor its key")
+        admit(session)
+        account = await self._current(account)
+        await self.fencing.follow()
+        doubted = self.must_prove(session.id)
+        if doubted and not in_doubt:
+            raise SessionInDoubt("the session is in doubt")
+        now = self.clock()
+        outcome = decide(session, token, client, time_of(session, now), self.policy)
+        is_young = 0 <= now - session.rotated_at < self.policy.access_for
+        signed_in = None
+        if not isinstance(outcome, Repeated) and not (isinstance(outcome, Rotated) and (is_young or doubted)):
+            if doubted:  # nothing is exchanged in doubt
+                raise NotAuthenticated("replaced, and its session is in doubt")
+            signed_in = await self.refresh(token, client, admit=exchanging)
+            session, account = await self.holder(signed_in.refresh_token)
+        # Not remembered: no entry of the log says that a token was exchanged.
+        return self._remembered.keep(session, account, read_at, remember=False), signed_in
 
     async def _check_key(self, session: Session, account: Account, client: Client, now: float) -> None:
         """Let a client refresh a session that is bound, if it has proved the key. Raises `InvalidToken`."""

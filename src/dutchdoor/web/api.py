@@ -137,6 +137,8 @@ class Route(Struct, frozen=True, kw_only=True):
     """Whether the caller must have proved who they are not longer ago than `step_up_for`."""
     in_doubt: bool = False
     """Whether a sign-in that its owner must prove again may use the endpoint, to do so."""
+    by_refresh_cookie: bool = False
+    """Whether a refresh cookie proves the caller, too: on the pages of one's own account, and for what they send."""
     own_origin: bool = True
     """Whether Fetch Metadata and Origin are checked. False for endpoints of registered clients, not browsers."""
     fences: bool = False
@@ -298,9 +300,10 @@ class Call:
             listed=listed,
         )
 
-    async def identify(self, *, in_doubt: bool = False) -> Caller | None:
+    async def identify(self, *, in_doubt: bool = False, by_refresh_cookie: bool = False) -> Caller | None:
         """Identify the caller by the session cookie or a bearer token, and look at how they use it. With `in_doubt`
-        also a sign-in that must be proved again.
+        also a sign-in that must be proved again. With `by_refresh_cookie`, that cookie will do if there is no other
+        proof.
 
         Raises:
             InvalidToken, NotAuthenticated: the cookie or token is not valid.
@@ -311,9 +314,12 @@ class Call:
         """
         token, proof, cookie = self._proofs()
         principal = None if token is None else await self.authority.verify(token, proof, in_doubt=in_doubt)
-        held = None if cookie is None else await self.authority.resume(cookie, in_doubt=in_doubt)
-        if held is not None and (held.principal.bound_to or self.api.demands_binding):
-            self.check_device(held.session)
+        if by_refresh_cookie and token is None and cookie is None:
+            held = await self._opening(in_doubt=in_doubt)
+        else:
+            held = None if cookie is None else await self.authority.resume(cookie, in_doubt=in_doubt)
+            if held is not None and (held.principal.bound_to or self.api.demands_binding):
+                self.check_device(held.session)
         caller = self._caller(principal, held)
         if caller is None or (in_doubt and self.must_prove(caller.principal)):
             return caller
@@ -325,6 +331,24 @@ class Call:
                 raise
             await self.authority.fencing.catch_up()  # so that `must_prove` knows
         return caller
+
+    async def _opening(self, *, in_doubt: bool) -> Remembered | None:
+        """Return the session of the refresh cookie with which a browser opens a page; None without one."""
+        token = self.cookies.refresh.find(self.request.cookie())
+        if token is None:
+            return None
+
+        def exchanging(session: Session) -> None:
+            limit = bucket_of(self.directory.limits.refresh_by_session, session.id)
+            self.api.refresh_rate.take([limit], self.authority.clock())
+
+        held, signed_in = await self.authority.opened_by(
+            token, self.observed(), admit=self.check_device, exchanging=exchanging, in_doubt=in_doubt
+        )
+        if signed_in is not None and signed_in.rotated:
+            lives_for = held.session.expires_at - self.authority.clock()
+            self.request.renewed = self.cookies.refresh.set(signed_in.refresh_token, max_age=lives_for)
+        return held
 
     def must_prove(self, principal: Principal) -> bool:
         """Whether the sign-in of a caller is refused until its owner proves again who they are."""
@@ -443,7 +467,8 @@ class Call:
             token_id=principal.token_id if held is None else "",
             last_use=0.0 if held is None else held.used_before,
             client_id=principal.client_id,
-            by_cookie=principal.method == "session",
+            # The access tokens of a session may be used in another program than its refresh cookie.
+            by_cookie=principal.method == "session" and (held is None or held.session.mode == "session"),
             bound=bool(principal.bound_to),
         )
         await self.authority.sight(use, self.observed(), carried=carried_by(self.request))

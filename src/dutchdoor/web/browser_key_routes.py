@@ -36,6 +36,7 @@ ROUTES = (
         path=ANSWER_PATH,
         handler=answer_by_browser,
         demands="caller",
+        by_refresh_cookie=True,
         in_doubt=True,
         body=BrowserAnswer,
         status=204,

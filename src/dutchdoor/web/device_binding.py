@@ -29,7 +29,7 @@ BINDS_NO_COOKIE: Final = (
     "device_binding is required, but browsers bind no cookie without TLS: session cookies are accepted unbound, and a "
     "copy of one works. Set an https public_url"
 )
-_RENEW_PATH: Final = "/auth/refresh"
+_TAKES_REFRESH: Final = "/auth"
 
 
 class ScopeRule(Struct):
@@ -95,10 +95,12 @@ def why_unproved(request: Request) -> str:
 def instructions(
     session_id: str, cookies: Cookies, base: str, origins: Collection[str], *, by_refresh_cookie: bool
 ) -> Instructions:
-    """Return what a browser does for a session. Where a refresh cookie is the long-lived half, only the endpoint that
-    takes it needs the bound cookie. `origins` are those whose pages may call this server.
+    """Return what a browser does for a session. Where a refresh cookie is the long-lived half, only the endpoints and
+    pages that take it need the bound cookie: those below /auth. `origins` are those whose pages may call this server.
     """
-    rules = [ScopeRule("exclude", "*", "/"), ScopeRule("include", "*", base + _RENEW_PATH)] if by_refresh_cookie else []
+    rules = (
+        [ScopeRule("exclude", "*", "/"), ScopeRule("include", "*", base + _TAKES_REFRESH)] if by_refresh_cookie else []
+    )
     bound = cookies.bound_beside(refresh=by_refresh_cookie)
     cookie = BoundCookie("cookie", bound.name, bound.attributes)
     scope = Scope(include_site=False, scope_specification=rules)

@@ -51,7 +51,8 @@ class Request:
     of the connection, "" if it has none), `scheme`, `body`. `Edge.admit` sets `client`, `scheme` and `host`, and no
     code may rely on these three before. `mount` is what stands before `path` in the URL, and `client_method` the method
     that the client sent, where `method` stands for less. `id` is described in `request_id.py`; `answered` says that the
-    work is done.
+    work is done. `renewed` sets the cookie that was exchanged on the way, whatever the answer: without it the browser
+    would present the old one.
     """
 
     __slots__ = (
@@ -69,6 +70,7 @@ class Request:
         "peer",
         "port",
         "query",
+        "renewed",
         "scheme",
     )
 
@@ -98,6 +100,7 @@ class Request:
         self.client = peer
         self.host = self.id = ""
         self.answered = False
+        self.renewed: Header | None = None
         self._by_name: dict[bytes, bytes] | None = None
 
     @property

@@ -221,6 +221,7 @@ ROUTES = (
         path="/auth/account/export",
         handler=export,
         demands="caller",
+        by_refresh_cookie=True,
         fresh=True,
         gives=Export,
         also=(404, 429),

@@ -96,7 +96,7 @@ class Phases:
         elif route.demands in {"verifier", "introspection"}:
             call.verifier = await verifier_of(request, self.api.verifiers, development=development)
         elif route.demands != "anyone":
-            call.caller = await call.identify(in_doubt=route.in_doubt)
+            call.caller = await call.identify(in_doubt=route.in_doubt, by_refresh_cookie=route.by_refresh_cookie)
             caller = call.required
             if route.demands == ADMIN and not caller.principal.has_role(ADMIN):
                 raise Forbidden.without_role(ADMIN)
@@ -119,8 +119,16 @@ class Phases:
     def finish(self, request: Request, response: Response) -> list[Header]:
         """Return all headers of the response. Also called after a refusal by `admit`: it must not trust the request."""
         headers = self._security.finish(response)
+        if request.renewed is not None and not _sets(headers, request.renewed):
+            headers.append(request.renewed)
         with suppress(DutchdoorError):  # a repeated Origin gets no CORS headers
             more = self.api.site.cors.headers(request)
             if not more or more[0] not in headers:  # a preflight has them already, and browsers refuse repeated ones
                 headers.extend(more)
         return headers
+
+
+def _sets(headers: list[Header], cookie: Header) -> bool:
+    """Whether headers set or clear the same cookie: a log-out clears it, and another password brings another one."""
+    name = cookie[1].partition(b"=")[0] + b"="
+    return any(header[0] == b"set-cookie" and header[1].startswith(name) for header in headers)

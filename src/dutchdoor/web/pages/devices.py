@@ -42,7 +42,7 @@ class Ended(Body, frozen=True):
 
 def routes(pages: Pages) -> list[Route]:
     page = DevicesPage(pages)
-    own = partial(Route, path=DEVICES_PATH, demands="caller", unproven=pages.to_sign_in)
+    own = partial(Route, path=DEVICES_PATH, demands="caller", by_refresh_cookie=True, unproven=pages.to_sign_in)
     return [
         own(method="GET", handler=page.show, query=("done", "page"), summary="Show where the account is signed in."),
         own(method="POST", handler=page.end, body=Ended, page=page, summary="End sessions from the page."),

@@ -142,4 +142,6 @@ def _with_form(route: Route, form: Page | None, pages: Pages) -> Route:
     """Return a route of the API with its form. Who sends one without a session is sent to sign in, and back to it."""
     if form is None:
         return route
-    return replace(route, page=form, unproven=pages.to_sign_in if route.demands == "caller" else route.unproven)
+    if route.demands != "caller":
+        return replace(route, page=form)
+    return replace(route, page=form, by_refresh_cookie=True, unproven=pages.to_sign_in)

@@ -173,7 +173,7 @@ class Pages:
         """Return what a page that anyone may see says of a person who is signed in: `who` it is, or "" for no one."""
         no_one = {"who": "", "is_admin": False, "csrf_token": ""}
         try:
-            call.caller = await call.identify()
+            call.caller = await call.identify(by_refresh_cookie=True)
             if call.caller is None or not call.caller.by_cookie:
                 return no_one
             account, session = await call.holding()
@@ -207,6 +207,7 @@ class Pages:
             path=path,
             handler=show,
             demands="caller",
+            by_refresh_cookie=True,
             fresh=fresh,
             in_doubt=in_doubt,
             unproven=self.to_sign_in,

@@ -86,7 +86,7 @@ class StrengthMeter:
     async def _owner(call: Call) -> Account | None:
         """Return the account that is signed in: its new password must not be made of its address or its name."""
         try:
-            caller = await call.identify()
+            caller = await call.identify(by_refresh_cookie=True)
         except DutchdoorError:
             return None
         return None if caller is None else caller.account
