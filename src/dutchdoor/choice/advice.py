@@ -162,6 +162,10 @@ class _Decided(Struct, frozen=True):
     values: dict[str, Any]
     clients: dict[Client, dict[str, tuple[Any, Rule]]]
 
+    @property
+    def patterns(self) -> dict[Client, Mode]:
+        return {client: of_client["pattern"][0] for client, of_client in self.clients.items()}
+
 
 def _first(decides: str, case: Case) -> tuple[Any, Rule]:
     rule = next(rule for rule in RULES if rule.decides == decides and rule.applies(case))
@@ -185,7 +189,7 @@ def advise(answers: Answers, figures: Figures) -> Advice:
     """Answer. The same answers and figures give the same advice."""
     decided = _decide(answers, figures)
     values = decided.values
-    patterns: dict[Client, Mode] = {client: of_client["pattern"][0] for client, of_client in decided.clients.items()}
+    patterns = decided.patterns
     services = _services(answers, values, patterns)
     clients = tuple(_for_client(client, answers, decided, figures) for client in answers.clients)
     modes = list(dict.fromkeys(patterns.values()))
@@ -263,11 +267,10 @@ def _logout(pattern: Mode, values: Mapping[str, Any]) -> float:
 
 
 def _costs(pattern: Mode, values: Mapping[str, Any], figures: Figures) -> Costs:
-    row = "row_sqlite" if values["database"] == "sqlite" else "row_postgres"
     return Costs(
         sent_bytes=figures.get("sent", pattern).value,
         request_cpu_s=figures.get("request_cpu", pattern).value,
-        stored_bytes=0.0 if pattern == "jwt" else figures[row],
+        stored_bytes=0.0 if pattern == "jwt" else figures[f"row_{values['database']}"],
         signs_in_again_after_s=values["access_for" if pattern == "jwt" else "absolute_for"],
         logout_within_s=_logout(pattern, values),
         listed=pattern != "jwt",
@@ -392,8 +395,7 @@ def strength(answers: Answers, figures: Figures) -> Strength:
     """Measure the configuration that these answers lead to."""
     decided = _decide(answers, figures)
     values = decided.values
-    patterns: dict[Client, Mode] = {client: of_client["pattern"][0] for client, of_client in decided.clients.items()}
-    logout: dict[Client, float] = {client: -_logout(pattern, values) for client, pattern in patterns.items()}
+    logout: dict[Client, float] = {client: -_logout(pattern, values) for client, pattern in decided.patterns.items()}
     return Strength(
         logout=logout,
         outlasts=_outlasts(values)[0],

@@ -41,6 +41,11 @@ def domain_of(url: str) -> str:
 
 def settings_lines(answers: Answers, decided: Mapping[str, Any], modes: Sequence[str]) -> tuple[Line, ...]:
     """Return the settings of the server, those to change first."""
+
+    def decided_line(name: str, value: Any) -> Line:
+        rule = decided["why"][name]
+        return Line(name=name, value=value, why=rule.because, rule=rule.id)
+
     domain = domain_of(answers.url)
     on_one = decided["nodes"] == 1
     lines = [
@@ -96,17 +101,9 @@ def settings_lines(answers: Answers, decided: Mapping[str, Any], modes: Sequence
         )
     for name in ("access_for", "idle_for", "absolute_for", "step_up_for", "password_minimum", "second_factor"):
         value = decided[name]
-        lines.append(
-            Line(
-                name=name,
-                value=short_duration(value) if name in DURATIONS else value,
-                why=decided["why"][name].because,
-                rule=decided["why"][name].id,
-            )
-        )
+        lines.append(decided_line(name, short_duration(value) if name in DURATIONS else value))
     if decided["device_binding"] != "optional":
-        why = decided["why"]["device_binding"]
-        lines.append(Line(name="device_binding", value=decided["device_binding"], why=why.because, rule=why.id))
+        lines.append(decided_line("device_binding", decided["device_binding"]))
     lines.append(
         Line(
             name="require_verified_email",
@@ -115,14 +112,7 @@ def settings_lines(answers: Answers, decided: Mapping[str, Any], modes: Sequence
         )
     )
     if decided["checking"] == "follow":
-        lines.append(
-            Line(
-                name="lease",
-                value=short_duration(decided["lease"]),
-                why=decided["why"]["lease"].because,
-                rule=decided["why"]["lease"].id,
-            )
-        )
+        lines.append(decided_line("lease", short_duration(decided["lease"])))
     return tuple(lines)
 
 

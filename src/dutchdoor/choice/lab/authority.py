@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import secrets
 import sqlite3
@@ -17,6 +16,7 @@ import httpx2
 from dutchdoor.choice.own_folder import own_folder
 from dutchdoor.choice.own_server import ENDS_WITHIN, end, start
 from dutchdoor.errors import Unavailable
+from dutchdoor.model.ids import decode
 
 __all__ = ["Authority"]
 
@@ -96,7 +96,7 @@ class Authority:
 
     def session(self, sid: str) -> dict[str, str]:
         """Return the row of a sign-in, {} if there is none."""
-        rows = self._rows(f"SELECT {', '.join(_SESSION)} FROM sessions WHERE id = ?", _bytes(sid))  # noqa: S608 - names
+        rows = self._rows(f"SELECT {', '.join(_SESSION)} FROM sessions WHERE id = ?", decode(sid))  # noqa: S608 - names
         return next(rows, {})
 
     def revocations(self) -> list[dict[str, str]]:
@@ -124,10 +124,6 @@ class Authority:
             raise Unavailable(f"the server of the lab answered {answer.status_code} at {path}: {answer.text}")
         found: Mapping[str, Any] = json.loads(answer.text)
         return found
-
-
-def _bytes(sid: str) -> bytes:
-    return base64.urlsafe_b64decode(sid + "=" * (-len(sid) % 4))
 
 
 def _text(value: object, *, is_instant: bool) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from msgspec import Struct
 
 from dutchdoor.choice.lab.patterns import Piece
 from dutchdoor.client.dpop import Nonces, ProofKey
+from dutchdoor.model.ids import decode
 from dutchdoor.web.cookies import PREFIX
 
 __all__ = ["Browser", "Exchange", "Held", "Signer", "Who", "claims_of", "shortened"]
@@ -220,8 +220,7 @@ class Browser:
 
 def claims_of(token: str) -> dict[str, Any]:
     """Read what a token says, as anyone can who has it: it is signed, and not encrypted."""
-    part = token.split(".")[1]
-    found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    found: dict[str, Any] = json.loads(decode(token.split(".")[1], limit=len(token)))
     return found
 
 
