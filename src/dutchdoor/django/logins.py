@@ -120,10 +120,7 @@ def logged_out(*, request: Any, **_: Any) -> None:
     if request is None or not is_embedded():
         return
     visit = visit_of(request)
-    try:
-        known = visit.known()
-    except NotAuthenticated:  # it has ended already
-        known = None
+    known = visit.valid()
     session = getattr(request, "session", None)
     visit.run(_ended(visit, known, None if session is None else session.get(BOUND)))
     visit.become(None)
@@ -177,10 +174,7 @@ def finish(request: Any, visit: Visit) -> None:
     session = getattr(request, "session", None)
     if session is None or not session.modified:
         return
-    try:
-        known = visit.known()
-    except NotAuthenticated:
-        known = None
+    known = visit.valid()
     if known is not None and known.token is None:
         _continue_after_change(request, visit, known.principal)
         if visit.signed_in is None and not session.is_empty():

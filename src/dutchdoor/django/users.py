@@ -66,10 +66,7 @@ def user_of(request: Any) -> Any:
     """Return Django's user of a request, or an `AnonymousUser`. Raises `Unavailable`."""
     visit = visit_of(request)
     if visit.user is None:
-        try:
-            known = visit.known()
-        except NotAuthenticated:
-            known = None
+        known = visit.valid()
         visit.user = _anonymous(request, visit) if known is None else _user(visit, known) or _anonymous(request, visit)
     return visit.user
 

@@ -218,11 +218,17 @@ class Visit:
 
     def principal(self) -> Principal | None:
         """Return what the proof says; None without a valid proof. Raises `Unavailable`."""
+        known = self.valid()
+        return None if known is None else known.principal
+
+    def valid(self) -> Known | None:
+        """Return who sends this request; None also for a proof that is not valid, such as the cookie of a session that
+        has ended. Raises `Unavailable`.
+        """
         try:
-            known = self.known()
+            return self.known()
         except NotAuthenticated:
             return None
-        return None if known is None else known.principal
 
     def become(self, known: Known | None) -> None:
         """Take note of a log-in or a log-out during this request."""
