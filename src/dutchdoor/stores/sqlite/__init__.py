@@ -13,7 +13,7 @@ Beside `x.db` are `x.db-wal` and `x.db-shm`, which belong to SQLite, and `x.db-h
 `Head`). Do not move or delete any of them while a process has the database open. Only their owner may access them: a
 file that other users can read or change is refused.
 
-Left out: databases in memory (`stores/memory.py` does that), and network file systems, on which the write-ahead log
+Left out: databases in memory (`stores/memory` does that), and network file systems, on which the write-ahead log
 does not work.
 """
 

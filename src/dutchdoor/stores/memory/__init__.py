@@ -14,10 +14,10 @@ import secrets
 import time
 from bisect import bisect_right, insort
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from threading import Lock
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -25,7 +25,7 @@ from msgspec.structs import replace
 from dutchdoor.errors import Conflict, Misconfigured
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.audit_events import AuditCursor, AuditEvent, AuditSearch
-from dutchdoor.model.ids import decode, is_id, ordered_from
+from dutchdoor.model.ids import ordered_from
 from dutchdoor.model.rate_limits import Bucket, decide_all, give_back
 from dutchdoor.model.sessions import Session
 from dutchdoor.revocation.log import Revocation
@@ -54,7 +54,8 @@ from dutchdoor.stores.base import (
     Swap,
     Take,
 )
-from dutchdoor.stores.kinds import ACCOUNTS, EVENTS, KINDS, SESSIONS, Kind, Kinds, Level
+from dutchdoor.stores.kinds import ACCOUNTS, EVENTS, KINDS, SESSIONS, Kinds, Level
+from dutchdoor.stores.memory.table import Table, Undo, drop, order, put
 from dutchdoor.stores.transfer import LEFT, LogState, Page, refuse_unless_whole
 
 __all__ = ["MemoryStore", "from_url"]
@@ -62,9 +63,6 @@ __all__ = ["MemoryStore", "from_url"]
 _PAGE = 4096
 """Entries of the log that one read returns."""
 
-Undo = Callable[[], object]
-K = TypeVar("K")
-V = TypeVar("V")
 R = TypeVar("R", bound=Struct)
 
 
@@ -81,8 +79,8 @@ class MemoryStore:
     def __init__(self, *, kinds: Kinds = KINDS, clock: Callable[[], float] = time.time) -> None:
         self.kinds = kinds
         self._lock = Lock()
-        self._accounts, self._sessions, self._events = _Table(ACCOUNTS), _Table(SESSIONS), _Table(EVENTS)
-        self._general: dict[type[Struct], _Table[Any]] = {kind.record: _Table(kind) for kind in kinds.general}
+        self._accounts, self._sessions, self._events = Table(ACCOUNTS), Table(SESSIONS), Table(EVENTS)
+        self._general: dict[type[Struct], Table[Any]] = {kind.record: Table(kind) for kind in kinds.general}
         self._live: dict[str, dict[str, None]] = {}
         self._orphans: dict[str, None] = {}
         self._log: list[Revocation] = []
@@ -101,7 +99,7 @@ class MemoryStore:
         self._moving: dict[str, str | None] | None = None
         self._left = False
 
-    def _table(self, kind: type[R]) -> _Table[R]:
+    def _table(self, kind: type[R]) -> Table[R]:
         return self._general[self.kinds.of(kind).record]
 
     @property
@@ -186,9 +184,9 @@ class MemoryStore:
             case Forgive(returned, forgotten):
                 for bucket in returned:
                     if (tat := self._tats.get(bucket.key)) is not None:
-                        _put(self._tats, bucket.key, give_back(tat, bucket.limit), undo)
+                        put(self._tats, bucket.key, give_back(tat, bucket.limit), undo)
                 for bucket in forgotten:
-                    _drop(self._tats, bucket.key, undo)
+                    drop(self._tats, bucket.key, undo)
             case Log(event):
                 self._events.insert(event, undo)
                 self._audited += 1
@@ -234,16 +232,16 @@ class MemoryStore:
         # Another account of the same subject must not inherit them.
         for session in self._sessions.rows.values():
             if session.subject == subject:
-                _put(self._orphans, session.id, None, undo)
-        _drop(self._live, subject, undo)
+                put(self._orphans, session.id, None, undo)
+        drop(self._live, subject, undo)
 
     def _write_session(self, session: Session, undo: list[Undo]) -> None:
         self._sessions.write(session, undo)
         live = self._live.setdefault(session.subject, {})
         if session.ended_at is None:
-            _put(live, session.id, None, undo)
+            put(live, session.id, None, undo)
             return
-        _drop(live, session.id, undo)
+        drop(live, session.id, undo)
         for table in self._general.values():
             if table.kind.session:
                 for record in table.select({table.kind.session: session.id}):
@@ -270,7 +268,7 @@ class MemoryStore:
     async def sessions_of(self, subject: str, *, limit: int | None = None) -> list[Session]:
         with self._lock:
             live = [self._sessions.rows[session_id,] for session_id in self._live.get(subject, ())]
-        return sorted(live, key=lambda session: _order(session.id), reverse=True)[:limit]
+        return sorted(live, key=lambda session: order(session.id), reverse=True)[:limit]
 
     async def account(self, subject: str) -> Account | None:
         with self._lock:
@@ -287,7 +285,7 @@ class MemoryStore:
                 return None
             credentials = self._table(Credential).select({"subject": account.subject})
             live = [self._sessions.rows[session_id,] for session_id in self._live.get(account.subject, ())]
-        newest = sorted(live, key=lambda session: _order(session.id), reverse=True)[:recent]
+        newest = sorted(live, key=lambda session: order(session.id), reverse=True)[:recent]
         return Known(account, credentials, [(session.created_at, session.address) for session in newest])
 
     async def accounts(self, *, after: str = "", limit: int = 100) -> list[Account]:
@@ -369,8 +367,8 @@ class MemoryStore:
                 for event in self._events.rows.values()
                 if (not subject or event.subject == subject) and (not name or event.name == name) and event.at >= since
             ]
-        found.sort(key=lambda event: _order(event.id), reverse=True)
-        return [event for event in found if not before or _order(event.id) < _order(before)][:limit]
+        found.sort(key=lambda event: order(event.id), reverse=True)
+        return [event for event in found if not before or order(event.id) < order(before)][:limit]
 
     async def look_for_events(
         self, wanted: AuditSearch, *, before: str = "", limit: int = 100, look_at: int = 50_000
@@ -378,8 +376,8 @@ class MemoryStore:
         indexed = replace(wanted, outcome="", address="")
         with self._lock:
             found = [event for event in self._events.rows.values() if indexed.finds(event)]
-        found.sort(key=lambda event: _order(event.id), reverse=True)
-        behind = [event for event in found if not before or _order(event.id) < _order(before)]
+        found.sort(key=lambda event: order(event.id), reverse=True)
+        behind = [event for event in found if not before or order(event.id) < order(before)]
         shown = [event for event in behind[:look_at] if wanted.finds(event)][:limit]
         if len(shown) == limit:
             return shown, shown[-1].id
@@ -414,7 +412,7 @@ class MemoryStore:
                 (place, event)
                 for place, event in behind
                 if (subject is None or event.subject == subject)
-                and (not since or _order(event.id) >= _order(ordered_from(since)))
+                and (not since or order(event.id) >= order(ordered_from(since)))
             )
             return list(islice(wanted, limit))
 
@@ -554,9 +552,9 @@ class MemoryStore:
 
     # --- moving -------------------------------------------------------------------------------------------------------
 
-    def _tables(self) -> dict[str, _Table[Any]]:
+    def _tables(self) -> dict[str, Table[Any]]:
         """Every table by its name, except the log, which is a list, and the levels of limits."""
-        tables: list[_Table[Any]] = [self._accounts, self._sessions, *self._general.values(), self._events]
+        tables: list[Table[Any]] = [self._accounts, self._sessions, *self._general.values(), self._events]
         return {table.kind.table: table for table in tables}
 
     async def export(self, table: str, after: str | None = None, *, limit: int = 1000) -> Page:
@@ -618,7 +616,7 @@ class MemoryStore:
             case Revocation():
                 pass  # taken in all at once
             case Level():
-                _put(self._tats, record.key, record.tat, undo)
+                put(self._tats, record.key, record.tat, undo)
             case _:
                 self._tables()[table].write(record, undo)
                 if isinstance(record, AuditEvent) and (place := (0, 0, record.id)) not in self._audit:
@@ -644,107 +642,8 @@ class MemoryStore:
         self._left = False
 
 
-class _Table(Generic[R]):
-    """Records of one kind by their keys, with the unique values that they have and the accounts that own them."""
-
-    def __init__(self, kind: Kind[R]) -> None:
-        self.kind = kind
-        self.rows: dict[tuple[Any, ...], R] = {}
-        self._claimed: dict[tuple[tuple[str, ...], tuple[Any, ...]], tuple[Any, ...]] = {}
-        self._owned: dict[str, dict[tuple[Any, ...], None]] = {}
-
-    def clear(self) -> None:
-        self.rows, self._claimed, self._owned = {}, {}, {}
-
-    def find(self, unique: Mapping[str, str | int]) -> R | None:
-        group = self.kind.group(unique)
-        key = self._claimed.get((group, tuple([unique[name] for name in group])))
-        return None if key is None else self.rows[key]
-
-    def select(self, values: Mapping[str, str | int]) -> list[R]:
-        self.kind.must_index(values)
-        rows: Iterable[R] = self.rows.values()
-        if tuple(values) == self.kind.key:
-            found = self.rows.get(tuple(values.values()))
-            return [] if found is None else [found]
-        if self.kind.owner in values:
-            rows = [self.rows[key] for key in self._owned.get(str(values[self.kind.owner]), ())]
-        return [r for r in rows if all(getattr(r, name) == value for name, value in values.items())]
-
-    def expired(self, before: float) -> list[R]:
-        field = self.kind.expires
-        return [record for record in self.rows.values() if getattr(record, field) < before] if field else []
-
-    def place(self, values: Sequence[str | int], names: Sequence[str]) -> tuple[Any, ...]:
-        """The sort key of values: ids sort by their bytes."""
-        ids = self.kind.ids
-        return tuple([_order(v) if n in ids and isinstance(v, str) else v for n, v in zip(names, values, strict=True)])
-
-    def insert(self, record: R, undo: list[Undo]) -> None:
-        if self.kind.key_of(record) in self.rows:
-            raise Conflict("record is there already")
-        self.write(replace(record, revision=0) if self.kind.has_revision else record, undo)
-
-    def swap(self, record: R, undo: list[Undo]) -> None:
-        if not self.kind.has_revision:
-            raise TypeError(f"{type(record).__name__} is not swapped")
-        revision: int = getattr(record, "revision")  # noqa: B009 - a field of this kind, and not of every record
-        stored = self.rows.get(self.kind.key_of(record))
-        if stored is None or getattr(stored, "revision") != revision:  # noqa: B009
-            raise Conflict("record is not there or was written since it was read")
-        self.write(replace(record, revision=revision + 1), undo)
-
-    def write(self, record: R, undo: list[Undo]) -> None:
-        """Replace the record that has the same key. Raises `Conflict` if another has one of its unique values."""
-        key = self.kind.key_of(record)
-        claims = list(self.kind.claims(record))
-        if any(self._claimed.get(claim, key) != key for claim in claims):
-            raise Conflict("another record has a unique value of this one")
-        if (old := self.rows.get(key)) is not None:
-            for claim in self.kind.claims(old):
-                _drop(self._claimed, claim, undo)
-            _drop(self._of_owner(old), key, undo)
-        for claim in claims:
-            _put(self._claimed, claim, key, undo)
-        _put(self._of_owner(record), key, None, undo)
-        _put(self.rows, key, record, undo)
-
-    def drop(self, record: R, undo: list[Undo]) -> R | None:
-        """Delete the record of this key, and return it."""
-        key = self.kind.key_of(record)
-        if (old := self.rows.get(key)) is not None:
-            for claim in self.kind.claims(old):
-                _drop(self._claimed, claim, undo)
-            _drop(self._of_owner(old), key, undo)
-            _drop(self.rows, key, undo)
-        return old
-
-    def _of_owner(self, record: R) -> dict[tuple[Any, ...], None]:
-        return self._owned.setdefault(str(getattr(record, self.kind.owner)), {}) if self.kind.owner else {}
-
-
 def _ended(session: Session, reason: str, at: float) -> Session:
     return replace(session, ended_at=at, end_reason=reason, revision=session.revision + 1)
-
-
-def _put(table: dict[K, V], key: K, value: V, undo: list[Undo]) -> None:
-    if key in table:
-        old = table[key]
-        undo.append(lambda: table.__setitem__(key, old))
-    else:
-        undo.append(lambda: table.pop(key, None))
-    table[key] = value
-
-
-def _drop(table: dict[K, V], key: K, undo: list[Undo]) -> None:
-    if key in table:
-        old = table.pop(key)
-        undo.append(lambda: table.__setitem__(key, old))
-
-
-def _order(id: str) -> tuple[bool, bytes]:
-    """Ids issued here sort by their bytes, which begin with the time of creation; their text sorts otherwise."""
-    return (True, decode(id)) if is_id(id) else (False, id.encode())
 
 
 def _has_status(account: Account, status: AccountStatus) -> bool:
