@@ -59,9 +59,8 @@ async def change_name(call: Call) -> Response:
 
 async def change_password(call: Call) -> Response:
     body: PasswordChange = call.body
-    marks = call.cookies.mark.value(call.request.cookie())
     signed_in, mark = await call.directory.recovery.change_password(
-        await ongoing(call), body.current_password, body.new_password, marks=marks
+        await ongoing(call), body.current_password, body.new_password, marks=call.marks
     )
     fenced = None if signed_in.ended is None else await wait_for(call, signed_in.ended)
     transport = answer_transport(call, signed_in)
@@ -93,16 +92,14 @@ async def reauthenticate(call: Call) -> Response:
 
 async def forgot(call: Call) -> Response:
     body: Forgotten = call.body
-    marks = call.cookies.mark.value(call.request.cookie())
-    await call.directory.recovery.forget_password(body.email, client=call.observed(), marks=marks)
+    await call.directory.recovery.forget_password(body.email, client=call.observed(), marks=call.marks)
     return json_response(202, Accepted())
 
 
 async def reset(call: Call) -> Response:
     body: Reset = call.body
-    marks = call.cookies.mark.value(call.request.cookie())
     account, mark, done = await call.directory.recovery.reset_password(
-        body.token, body.new_password, client=call.observed(), marks=marks
+        body.token, body.new_password, client=call.observed(), marks=call.marks
     )
     # For any client: failures of others at its address must not refuse the log-in that follows.
     return await fence_of_user(call, done, account, [call.cookies.mark.set(mark, max_age=MARK_FOR)])
@@ -114,9 +111,8 @@ async def verify_email(call: Call) -> Response:
         browser = call.cookies.registrant.value(call.request.cookie())
         account = await call.directory.recovery.verify_email(body.token, client=call.observed(), browser=browser)
         return await fence_of_user(call, await call.authority.fencing.nothing_left(), account)
-    marks = call.cookies.mark.value(call.request.cookie())
     account, mark, done = await call.directory.recovery.reset_password(
-        body.token, body.password, client=call.observed(), marks=marks, purpose="verify_email"
+        body.token, body.password, client=call.observed(), marks=call.marks, purpose="verify_email"
     )
     headers = [call.cookies.mark.set(mark, max_age=MARK_FOR)] if call.from_browser else []
     return await fence_of_user(call, done, account, headers)

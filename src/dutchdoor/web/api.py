@@ -262,6 +262,11 @@ class Call:
         return account
 
     @property
+    def marks(self) -> str:
+        """What the known-device cookie holds; "" for none."""
+        return self.cookies.mark.value(self.request.cookie())
+
+    @property
     def from_browser(self) -> bool:
         """Whether a page in a browser sent this. Missing headers prove nothing, so this only chooses a default."""
         return self.request.header(b"origin") is not None or self.request.header(b"sec-fetch-site") is not None

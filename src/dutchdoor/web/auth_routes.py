@@ -148,7 +148,7 @@ async def browser_of(call: Call) -> Browser:
     line = call.request.cookie()
     return Browser(
         call.observed(),
-        marks=call.cookies.mark.value(line),
+        marks=call.marks,
         remembered=call.cookies.remembered.value(line),
         registrant=call.cookies.registrant.value(line),
         visitor=call.cookies.visitor.value(line),

@@ -99,9 +99,8 @@ async def confirm_email(call: Call) -> Response:
 
 async def restore_email(call: Call) -> Response:
     body: Reset = call.body
-    marks = call.cookies.mark.value(call.request.cookie())
     account, mark, done = await call.directory.email_change.restore(
-        body.token, body.new_password, client=call.observed(), marks=marks
+        body.token, body.new_password, client=call.observed(), marks=call.marks
     )
     return await fence_of_user(call, done, account, [call.cookies.mark.set(mark, max_age=MARK_FOR)])
 

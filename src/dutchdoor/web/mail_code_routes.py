@@ -33,8 +33,7 @@ def _sent(asked: Asked) -> Response:
 
 async def ask_for_code(call: Call) -> Response:
     body: CodeWanted = call.body
-    marks = call.cookies.mark.value(call.request.cookie())
-    return _sent(await call.directory.mailed_codes.ask(body.email, client=call.observed(), marks=marks))
+    return _sent(await call.directory.mailed_codes.ask(body.email, client=call.observed(), marks=call.marks))
 
 
 async def sign_in_by_code(call: Call) -> Response:
