@@ -9,6 +9,7 @@ import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from dutchdoor.mail import Mail
 from dutchdoor.mail.letters import Letters, Notice
@@ -27,6 +28,14 @@ VALUES = {
     "until": NOW,
     "inviter": "Grace Hopper",
 }
+
+
+class Deed(NamedTuple):
+    text: str
+    at: float
+
+
+DEEDS = [Deed("A webhook was added", NOW - 3600), Deed("An account was given roles", NOW - 90_000)]
 METHODS = [name for name in vars(Letters) if not name.startswith("_") and name != "notice"]
 NAMES = [*METHODS, *(notice.name.lower() for notice in Notice)]
 """A method of `Letters` is a letter, and so is a notice: a new one is among them."""
@@ -39,7 +48,8 @@ def letters(of: Letters = LETTERS, language: str = "", to: str = "ann@example.co
         taken = inspect.signature(write).parameters
         yield name, write(to, **{key: value for key, value in VALUES.items() if key in taken}, language=language)
     for notice in Notice:
-        yield notice.name.lower(), of.notice(notice, to, client=HERE, at=NOW, language=language)
+        deeds = DEEDS if notice is Notice.PASSWORD_RESET else ()
+        yield notice.name.lower(), of.notice(notice, to, client=HERE, at=NOW, language=language, deeds=deeds)
 
 
 if __name__ == "__main__":

@@ -28,12 +28,13 @@ from dutchdoor.issuers.identity import Identity
 from dutchdoor.model.accounts import Credential
 from dutchdoor.model.audit_events import account_event
 from dutchdoor.model.bindings import Binding
-from dutchdoor.model.http_client import Client
+from dutchdoor.model.http_client import Client, Device
 from dutchdoor.model.policy import HOUR, STANDARD
 from dutchdoor.model.rate_limits import Limit, Limits
 from dutchdoor.model.sessions import SessionToken
 from dutchdoor.revocation.log import Revocation, next_doubt
 from dutchdoor.services.passkeys import Ceremony
+from dutchdoor.services.service_credentials import add_client
 from dutchdoor.services.set_aside import setting_aside
 from dutchdoor.stores.base import Log, Revoke, Swap
 from dutchdoor.web.api import Route
@@ -387,6 +388,28 @@ def looked_at(visit: Visit) -> None:
     visit.open("/auth/account?done=password_changed")
 
 
+def acted(visit: Visit) -> None:
+    """Show the account of an administrator whose password was reset after the session was stolen."""
+    house, email, accomplice = visit.house, visit.house.register(), visit.house.register()
+    house.admit(visit.page.context, email)
+    auth, subject = house.auth, house.account(email).subject
+
+    async def act() -> None:
+        await auth.directory.admin.set_roles(subject, ["admin"], client=Client(), actor="cli")
+        other = await auth.store.account_by_email(accomplice)
+        assert other is not None
+        seen = Client(address="192.0.2.1", country="NL", devices=Device(name="Chrome on Windows"))
+        await auth.directory.admin.set_roles(other.subject, ["admin", "editor"], client=seen, actor=subject)
+        await add_client(auth.authority, SCRIPT[:100], client=seen, actor=subject)
+        owner = await auth.store.account(subject)
+        assert owner is not None
+        await auth.store.commit(Log(account_event("password_reset", owner, Client(), house.clock())))
+
+    house.do(act())
+    visit.open("/auth/account")
+    assert "dutchdoor client remove" in visit.page.content()
+
+
 def code_asked(visit: Visit) -> None:
     visit.open("/auth/code?next=/auth/devices")
     visit.send(email=ADA)
@@ -527,6 +550,7 @@ FURTHER: tuple[State, ...] = (
     State("account-losing-factors", "/auth/account", losing_factors),
     State("account-set-aside", "/auth/account", set_aside),
     State("account-looked-at", "/auth/account", looked_at),
+    State("account-acted", "/auth/account", acted),
     State("code", "/auth/code", at("/auth/code"), house="mailing"),
     State("code-sent", "/auth/login/code", code_asked, house="mailing"),
     State("code-refused", "/auth/login/code", wrong_code, status=401, refused=True, house="mailing"),

@@ -11,9 +11,10 @@ A letter is a row of texts. Two templates give all of them one look, as HTML and
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from dutchdoor.errors import Misconfigured
@@ -38,6 +39,7 @@ __all__ = [
     "RESTORE_PATH",
     "VERIFY_PATH",
     "Accent",
+    "Done",
     "Letters",
     "Notice",
 ]
@@ -417,6 +419,21 @@ class Notice(Enum):
     )
 
 
+class Done(Protocol):
+    """What the owner of an account did as an administrator, or a thief did in their name."""
+
+    @property
+    def text(self) -> str:
+        """What it was; of the catalogues."""
+        ...
+
+    @property
+    def at(self) -> float: ...
+
+
+_DEEDS_AT_MOST = 20
+
+
 class Accent(NamedTuple):
     """The colour of links and buttons in each theme, and of what stands on a button."""
 
@@ -447,10 +464,14 @@ class Letters:
         self._product, self.public_url = product.strip(), public_url.rstrip("/")
         self.languages, self._accent = languages or Languages(), accent or Accent()
 
-    def notice(self, notice: Notice, to: str, *, client: Client, at: float, language: str = "") -> Mail:
-        """Write of what a `client` did at an instant, `at`."""
+    def notice(
+        self, notice: Notice, to: str, *, client: Client, at: float, language: str = "", deeds: Sequence[Done] = ()
+    ) -> Mail:
+        """Write of what a `client` did at an instant, `at`. `deeds` are what the reader did as an administrator before:
+        the newest are listed, without the names in them, which a thief may have chosen.
+        """
         letter = notice.value
-        return self._write(letter, to, language, self._link(letter.path), client=client, at=at)
+        return self._write(letter, to, language, self._link(letter.path), client=client, at=at, deeds=deeds)
 
     def verify_email(self, to: str, *, token: str, valid_for: float, language: str = "") -> Mail:
         return self._write(VERIFY_EMAIL, to, language, self._link(VERIFY_PATH, token), valid_for=valid_for)
@@ -542,6 +563,7 @@ class Letters:
         at: float = 0.0,
         inviter: str = "",
         code: str = "",
+        deeds: Sequence[Done] = (),
     ) -> Mail:
         """Write a letter in a language, with its values. A `client` is named as the place where something was done."""
         spoken = self.languages.of(language)
@@ -567,6 +589,8 @@ class Letters:
             },
             "facts": facts,
             "code": code,
+            "deeds": [(each.text, spoken.when(each.at)) for each in deeds[:_DEEDS_AT_MOST]],
+            "more": len(deeds) > _DEEDS_AT_MOST,
             "accent": self._accent,
             "link": link,
         }

@@ -76,6 +76,8 @@ class AuditSearch(Struct, frozen=True, kw_only=True):
     subject: str = ""
     name: str = ""
     outcome: str = ""
+    actor: str = ""
+    """Who did it: a subject, `system` or `cli`."""
     address: str = ""
     """The address of the client."""
     since: float = 0.0
@@ -88,6 +90,7 @@ class AuditSearch(Struct, frozen=True, kw_only=True):
             (not self.subject or event.subject == self.subject)
             and (not self.name or event.name == self.name)
             and (not self.outcome or event.outcome == self.outcome)
+            and (not self.actor or event.actor == self.actor)
             and (not self.address or event.address == self.address)
             and self.since <= event.at < self.until
         )

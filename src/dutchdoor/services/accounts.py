@@ -23,6 +23,7 @@ from dutchdoor.model.rate_limits import DEFAULT_LIMITS, Limits
 from dutchdoor.model.suspicion import Reaction
 from dutchdoor.services.administration import Administration
 from dutchdoor.services.attempts import Attempts
+from dutchdoor.services.deeds import Deeds
 from dutchdoor.services.deletion import Deletion
 from dutchdoor.services.email_change import EmailChange
 from dutchdoor.services.export import Export
@@ -85,12 +86,12 @@ class Directory:
         passwords = Passwords(hasher, policy=authority.policy, product=product, hooks=authority.hooks)
         self.post = Post(mail, letters, attempts, authority)
         shared = Shared(authority, attempts, self.post, OneTimeTokens(attempts), passwords)
-        self.registration, self.deletion = Registration(shared), Deletion(shared)
+        self.registration, self.deletion, self.deeds = Registration(shared), Deletion(shared), Deeds(shared)
         party = party or RelyingParty(id=urlsplit(authority.issuer).hostname or "localhost", name=product)
         passkeys = Passkeys(shared, party)
         named = {each.name: each for each in issuers}
         self.factors, self.profile = Factors(shared, passkeys, issuers=named, product=product), Profile(shared)
-        self.recovery = Recovery(shared, self.deletion, self.factors)
+        self.recovery = Recovery(shared, self.deletion, self.factors, self.deeds)
         known: tuple[Method, ...] = (
             Password(hasher), passkeys.method, self.factors.totp, self.factors.codes, *methods
         )  # fmt: skip
@@ -105,7 +106,7 @@ class Directory:
         self.step_up = StepUp(shared, self.sign_in)
         self.mailed_codes = MailedCodes(shared, self.sign_in, self.step_up)
         self.lost_factors = LostFactors(shared, self.sign_in)
-        self.email_change = EmailChange(shared, self.registration)
+        self.email_change = EmailChange(shared, self.registration, self.deeds)
         self.export = Export(shared)
         self.invitations = Invitations(shared, self.registration)
         self.admin = Administration(shared, self.registration)

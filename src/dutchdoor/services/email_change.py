@@ -30,6 +30,7 @@ from dutchdoor.model.http_client import Client
 from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.rate_limits import bucket_of
 from dutchdoor.model.set_aside import PREPARED_FOR
+from dutchdoor.services.deeds import Deeds
 from dutchdoor.services.invitations import withdrawing
 from dutchdoor.services.one_time import tokens_of
 from dutchdoor.services.part import Part, Shared
@@ -68,9 +69,9 @@ class EmailChange(Part):
     `Unavailable` when the store is out of reach.
     """
 
-    def __init__(self, shared: Shared, registration: Registration) -> None:
+    def __init__(self, shared: Shared, registration: Registration, deeds: Deeds) -> None:
         super().__init__(shared)
-        self.registration = registration
+        self.registration, self.deeds = registration, deeds
 
     async def ask(self, account: Account, email: str, *, client: Client) -> None:
         """Mail a link to the address `email` that makes it the address of an `account`. A link that was mailed before
@@ -201,6 +202,7 @@ class EmailChange(Part):
         password, stores_it = choosing(account.subject, enrolled, proof, now)
         links = await self.store.select(OneTimeToken, subject=account.subject, purpose="restore_email")
         keeping: list[Change] = []
+        deeds = await self.deeds.lately(account, since=stored.created_at - PREPARED_FOR)
         if departure is not None:
             keeping = [Take(departure), tokens_of(account.subject, "keep_account")]
         restored = replace(
@@ -226,7 +228,7 @@ class EmailChange(Part):
             Log(account_event("email_restored", account, client, now)),
         )
         await self._remove_late(restored, stored, client)
-        self.post.notify(Notice.PASSWORD_CHANGED, restored, client, now)
+        self.post.notify(Notice.PASSWORD_CHANGED, restored, client, now, deeds=deeds)
         mark = self.attempts.marked(marks, self.attempts.digest(key), "", password.created_at)
         return restored, mark, done
 

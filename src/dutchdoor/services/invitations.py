@@ -28,7 +28,7 @@ from dutchdoor.services.retry import RACES, retried
 from dutchdoor.services.roles import administers, check_roles
 from dutchdoor.stores.base import Add, Change, Log, Remove, Store, Take
 
-__all__ = ["Invitation", "Invitations", "invitations_about", "withdrawing"]
+__all__ = ["Invitation", "Invitations", "invitation_of", "invitations_about", "withdrawing"]
 
 
 class Invited(Struct, frozen=True):
@@ -115,7 +115,7 @@ class Invitations(Part):
             valid_for=self.policy.invitation_for,
             inviter=invited.inviter,
         )
-        return _shown(token)
+        return invitation_of(token)
 
     async def listed(self, *, after: str = "", limit: int = 100) -> list[Invitation]:
         """Return invitations in the order of their ids, `limit` at most, after the named one. Those that are too old
@@ -124,7 +124,7 @@ class Invitations(Part):
         found = await self.store.select(
             OneTimeToken, subject="", purpose="invitation", after=[after] if is_id(after) else (), limit=limit
         )
-        return [_shown(token) for token in found]
+        return [invitation_of(token) for token in found]
 
     async def _tokens(self) -> list[OneTimeToken]:
         return await self.store.select(OneTimeToken, subject="", purpose="invitation")
@@ -144,7 +144,7 @@ class Invitations(Part):
         """
         token = await self._found(invitation_id)
         await self.store.commit(Take(token), self._log("invitation_withdrawn", token, client, actor))
-        return _shown(token)
+        return invitation_of(token)
 
     @retried(RACES, "sending the invitation")
     async def send_again(self, invitation_id: str, *, client: Client, actor: str) -> Invitation:
@@ -168,7 +168,7 @@ class Invitations(Part):
         """
         stored = await self.one_time.redeem(token, "invitation", client)
         await self._check_inviter(stored)
-        return _shown(stored)
+        return invitation_of(stored)
 
     async def _check_inviter(self, stored: OneTimeToken) -> None:
         invited = msgspec.json.decode(stored.payload, type=Invited)
@@ -212,7 +212,8 @@ class Invitations(Part):
         return Log(event(name, now=self.clock(), client=client, actor=actor, detail=token.id))
 
 
-def _shown(token: OneTimeToken) -> Invitation:
+def invitation_of(token: OneTimeToken) -> Invitation:
+    """Return the invitation whose link has a `token`."""
     invited = msgspec.json.decode(token.payload, type=Invited)
     return Invitation(
         id=token.id,

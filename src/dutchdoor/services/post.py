@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from dutchdoor.errors import DutchdoorError, RateLimited
 from dutchdoor.mail import Mail, Transport
-from dutchdoor.mail.letters import Letters, Notice
+from dutchdoor.mail.letters import Done, Letters, Notice
 from dutchdoor.model.accounts import Account, Credential
 from dutchdoor.model.email_address import canonical
 from dutchdoor.model.http_client import Client
@@ -52,20 +52,25 @@ class Post:
         finally:
             notify(self.hooks.mailed, is_sent)
 
-    def notify(self, notice: Notice, account: Account, client: Client, at: float) -> None:
+    def notify(
+        self, notice: Notice, account: Account, client: Client, at: float, *, deeds: Sequence[Done] = ()
+    ) -> None:
         """Mail a `notice` to the account's owner if its address was ever verified: a stranger can register any other
-        address.
+        address. `deeds` are what the account did as an administrator, for the owner to look at.
         """
         if account.address and account.email_verified_at is not None:
-            self.later(self._send_notice(notice, account, account.address, client, at))
+            self.later(self._send_notice(notice, account, account.address, client, at, deeds))
 
-    async def _send_notice(self, notice: Notice, account: Account, address: str, client: Client, at: float) -> None:
+    async def _send_notice(
+        self, notice: Notice, account: Account, address: str, client: Client, at: float, deeds: Sequence[Done]
+    ) -> None:
         key = f"{notice.name.lower()}:{self.attempts.digest(canonical(address))}"
         with suppress(RateLimited):
             await self.attempts.take([bucket_of(self.attempts.limits.notice_by_mailbox, key)])
             # Not in the language of the client, which may be the thief: the owner might not read it.
             language = await self.language_of(account.subject)
-            await self.send(partial(self.letters.notice, notice), address, client=client, at=at, language=language)
+            write = partial(self.letters.notice, notice, deeds=deeds)
+            await self.send(write, address, client=client, at=at, language=language)
 
     async def language_of(self, subject: str) -> str:
         """Return the language in which an account gets its mail, "" if none is known."""

@@ -19,6 +19,7 @@ from dutchdoor.model.departures import Departure
 from dutchdoor.model.email_address import canonical, without_tag
 from dutchdoor.model.http_client import Client
 from dutchdoor.model.rate_limits import Bucket, bucket_of, by_address
+from dutchdoor.services.deeds import Deeds
 from dutchdoor.services.deletion import Deletion
 from dutchdoor.services.factors import Factors
 from dutchdoor.services.invitations import withdrawing
@@ -41,9 +42,9 @@ class Recovery(Part):
     out of reach, or too many passwords are being hashed.
     """
 
-    def __init__(self, shared: Shared, deletion: Deletion, factors: Factors) -> None:
+    def __init__(self, shared: Shared, deletion: Deletion, factors: Factors, deeds: Deeds) -> None:
         super().__init__(shared)
-        self.deletion, self.factors = deletion, factors
+        self.deletion, self.factors, self.deeds = deletion, factors, deeds
 
     async def change_password(
         self, ongoing: Ongoing, current: str, new: str, *, marks: str = ""
@@ -84,7 +85,7 @@ class Recovery(Part):
                 await self.attempts.refuse(account, client, "wrong current password")
                 raise WrongCredentials("wrong current password", message=WRONG_PASSWORD)
             proof = await self.passwords.encoded(new, account.email or "", account.name, field="new_password")
-            now = self.clock()
+            now, deeds = self.clock(), await self.deeds.lately(account)
             fresh = renewed(credential, proof, now)
             raised = replace(account, epoch=account.epoch + 1)
             changes: list[Change] = [
@@ -102,7 +103,8 @@ class Recovery(Part):
                 raise
             # A new password leaves what a thief may have added, and the session proved what is needed to look at it.
             young = prepared(account, await self.store.select(Credential, subject=account.subject), now)
-            self.post.notify(Notice.PASSWORD_CHANGED_ALONE if young else Notice.PASSWORD_CHANGED, account, client, now)
+            notice = Notice.PASSWORD_CHANGED_ALONE if young else Notice.PASSWORD_CHANGED
+            self.post.notify(notice, account, client, now, deeds=deeds)
             return signed_in, self.attempts.marked(
                 marks, self.attempts.digest(account.email or ""), "", fresh.created_at
             )
@@ -226,6 +228,7 @@ class Recovery(Part):
         password, stores_it = choosing(account.subject, enrolled, proof, now)
         by_mail = await self._by_mail(raised, enrolled, now)
         aside = [] if strange else setting_aside(account, enrolled, client, now, by_mail=by_mail)
+        deeds = await self.deeds.lately(account)
         done = await self.store.commit(
             Take(stored),
             stores_it,
@@ -243,7 +246,9 @@ class Recovery(Part):
         if not strange:
             await self._set_aside_late(raised, client)
         if resetting:
-            self.post.notify(Notice.PASSWORD_RESET if aside else Notice.PASSWORD_CHANGED, raised, client, now)
+            self.post.notify(
+                Notice.PASSWORD_RESET if aside else Notice.PASSWORD_CHANGED, raised, client, now, deeds=deeds
+            )
         mark = self.attempts.marked(marks, self.attempts.digest(account.email or ""), "", password.created_at)
         return raised, mark, done
 

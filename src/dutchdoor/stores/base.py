@@ -343,8 +343,8 @@ class Records(Protocol):
     ) -> tuple[list[AuditEvent], str]:
         """Audit events of a search, newest first, and the `before` of the next call: "" if there are no more.
 
-        Indexes have the subject, the name and the time. For an outcome and an address, a call looks at so many events
-        that have the rest, and may return few or none of them although there are more.
+        Indexes have the subject, the name and the time. For an outcome, an actor and an address, a call looks at so
+        many events that have the rest, and may return few or none of them although there are more.
         """
         ...
 

@@ -382,7 +382,9 @@ class SqlStore(Generic[T]):
         if len({type(high) for high in highs}) == 1:
             highs = [min(highs)]
         others: dict[str, object] = {
-            f"{name} = ?": value for name, value in (("outcome", wanted.outcome), ("address", wanted.address)) if value
+            f"{name} = ?": value
+            for name, value in (("outcome", wanted.outcome), ("actor", wanted.actor), ("address", wanted.address))
+            if value
         }
         low, last = stored_id(ordered_from(wanted.since)), None
         if others:

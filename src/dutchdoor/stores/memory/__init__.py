@@ -373,7 +373,7 @@ class MemoryStore:
     async def look_for_events(
         self, wanted: AuditSearch, *, before: str = "", limit: int = 100, look_at: int = 50_000
     ) -> tuple[list[AuditEvent], str]:
-        indexed = replace(wanted, outcome="", address="")
+        indexed = replace(wanted, outcome="", actor="", address="")
         with self._lock:
             found = [event for event in self._events.rows.values() if indexed.finds(event)]
         found.sort(key=lambda event: order(event.id), reverse=True)

@@ -446,6 +446,7 @@ async def events_are_looked_for(store: Store) -> None:
             name="logout" if n % 2 else "login",
             outcome="refused" if n % 5 else "ok",
             address=f"192.0.2.{n % 4}",
+            actor=f"actor{n % 3}",
         )
         for n in range(40)
     ]
@@ -459,6 +460,7 @@ async def events_are_looked_for(store: Store) -> None:
         AuditSearch(outcome="ok"),
         AuditSearch(address="192.0.2.3", name="logout"),
         AuditSearch(address="192.0.2.9"),
+        AuditSearch(actor="actor1", name="login", since=NOW + 1),
         AuditSearch(since=NOW + 2, until=NOW + 5),
         AuditSearch(since=NOW + 1, until=NOW + 8, outcome="refused", subject="ada", address="192.0.2.1"),
     ]

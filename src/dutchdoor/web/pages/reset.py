@@ -24,7 +24,7 @@ def routes(pages: Pages) -> list[Route]:
         pages.page(
             f"{RESET_PATH}/done",
             form.done,
-            query=("ended", "asks"),
+            query=("ended", "asks", "acted"),
             summary="Say that the password is changed, and offer to sign in.",
         ),
         pages.page(INVITATION_PATH, form.invite, summary="Show the page of an invitation."),
@@ -68,16 +68,20 @@ class ResetForm(LinkForm):
             to = f"{RESET_PATH}/done?ended={'now' if response.status == HTTPStatus.OK else 'soon'}"
             subject = msgspec.json.decode(response.body)["user"]["id"]
             to += "&asks=1" if await call.directory.set_aside.of(subject) else ""
+            account = await call.authority.store.account(subject)
+            to += "&acted=1" if account and await call.directory.deeds.of(account) else ""
         return self.pages.go(with_address(self.pages.base + to, response), response)
 
     async def done(self, call: Call) -> Response:
         # A reset ends every sign-in. To a browser that is signed in, a link of a stranger leads here, or the way back.
         if (await self.pages.visitor(call))["who"]:
             return self.pages.go(self.pages.base + ACCOUNT_PATH, Response(303))
-        # Signing in leads to the page that asks whose the things are that were set aside.
-        asks, ended = bool(call.query.get("asks")), call.query.get("ended", "")
-        kept = {"next": self.pages.base + ACCOUNT_PATH} if asks else {}
-        return self.pages.show(call.request, "reset_done", ended=ended, invited=False, asks=asks, kept=kept)
+        # Signing in leads to the page that asks whose the things are that were set aside, and lists what was done.
+        asks, acted, ended = bool(call.query.get("asks")), bool(call.query.get("acted")), call.query.get("ended", "")
+        kept = {"next": self.pages.base + ACCOUNT_PATH} if asks or acted else {}
+        return self.pages.show(
+            call.request, "reset_done", ended=ended, invited=False, asks=asks, acted=acted, kept=kept
+        )
 
     async def welcome(self, call: Call) -> Response:
-        return self.pages.show(call.request, "reset_done", ended="", invited=True, asks=False, kept={})
+        return self.pages.show(call.request, "reset_done", ended="", invited=True, asks=False, acted=False, kept={})

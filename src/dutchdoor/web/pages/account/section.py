@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from dutchdoor.errors import DutchdoorError, InvalidInput, RateLimited, WrongCredentials
 from dutchdoor.web.api import Call, Handler
 from dutchdoor.web.http import Header, Response
+from dutchdoor.web.pages.account.deeds import shown
 from dutchdoor.web.pages.account.set_aside import SAYS
 from dutchdoor.web.pages.forms import OwnForm, wrong_of
 from dutchdoor.web.pages.in_force import in_force
@@ -57,6 +58,7 @@ class AccountPage:
         # Read anew: what this node remembers may be from before a change at another node.
         account = await call.authority.store.account(call.actor)
         ending = bool(done) and call.query.get("done") in ENDING
+        deeds = await call.directory.deeds.of(account) if account else ()
         return await self.pages.show_own(
             call,
             "account",
@@ -70,6 +72,7 @@ class AccountPage:
             done=done,
             in_force=await in_force(call) if ending else None,
             young=await call.directory.set_aside.young(account) if ending and account else (),
+            deeds=[shown(each, self.pages) for each in deeds],
         )
 
 
