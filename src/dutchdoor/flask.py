@@ -18,12 +18,14 @@ A form that a page of yours sends carries `{{ csrf_field() }}`. `current_user` i
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+import inspect
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from weakref import WeakSet
 
 from dutchdoor.errors import DutchdoorError, Misconfigured, NotAuthenticated
+from dutchdoor.guard.above_views import above_views
 from dutchdoor.guard.attached import engine_of
 from dutchdoor.guard.extra import extra
 from dutchdoor.guard.on_wsgi import OnWsgi
@@ -170,6 +172,10 @@ class Auth(OnWsgi):
         return current_user
 
 
+_IN_CLASS = "Write in the class: decorators = [{}]."
+
+
+@above_views("login_required", on_class=_IN_CLASS.format("login_required"))
 def login_required(view: Callable[P, R]) -> Callable[P, R]:
     """Return a `view` that is called only for a caller who is signed in."""
     return _guard(_ANYONE)(view)
@@ -182,8 +188,9 @@ def csrf_token() -> str:
 
 
 def _guard(requirement: Requirement) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    @above_views("auth.require(...)", on_class=_IN_CLASS.format("auth.require(...)"))
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
-        _BEHIND_GUARDS.add(view)
+        _BEHIND_GUARDS.update(filter(inspect.isfunction, _with_inner(view)))
 
         @functools.wraps(view)
         def guarded(*args: P.args, **named: P.kwargs) -> R:
@@ -199,6 +206,13 @@ def _guard(requirement: Requirement) -> Callable[[Callable[P, R]], Callable[P, R
         return guarded
 
     return decorate
+
+
+def _with_inner(view: Any) -> Iterator[Any]:
+    """Return a view and those in it, which other decorators have wrapped: the route may stand below them."""
+    while view is not None:
+        yield view
+        view = getattr(view, "__wrapped__", None)
 
 
 def _refuse_a_guard_above_the_route() -> None:

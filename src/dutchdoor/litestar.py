@@ -157,6 +157,8 @@ class Auth(OnAsgi, InitPlugin, ReceiveRoutePlugin):
         async def guard(connection: AnyConnection, _: BaseRouteHandler) -> None:
             await _required(connection.scope, requirement)
 
+        # Litestar calls it with two values, and a decorator with one: Python's message begins with this name.
+        guard.__qualname__ = "auth.require(...) is no decorator: write guards=[auth.require(...)]. guard"
         setattr(guard, _GUARDS, True)
         return guard
 

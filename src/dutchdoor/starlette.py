@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from dutchdoor.errors import Misconfigured
+from dutchdoor.guard.above_views import above_views
 from dutchdoor.guard.asgi_visit import visit_of
 from dutchdoor.guard.extra import extra
 from dutchdoor.guard.refusal import next_path
@@ -62,6 +63,7 @@ class Auth(OnStarlette):
         """
         requirement = Requirement.of(role=role, scope=scope, fresh=fresh, factors=factors)
 
+        @above_views("auth.require(...)", on_class="Write it above the methods of the class.")
         def decorate(endpoint: Callable[P, R]) -> Callable[P, R]:
             connection_in = _connection_of(endpoint)
 
@@ -77,12 +79,13 @@ class Auth(OnStarlette):
 
 def _connection_of(endpoint: Callable[..., object]) -> Callable[[tuple[Any, ...], dict[str, Any]], HTTPConnection]:
     """Return what finds the request or the WebSocket among the arguments of an endpoint."""
+    called = getattr(endpoint, "__qualname__", type(endpoint).__name__)
     if not inspect.iscoroutinefunction(endpoint):
-        raise Misconfigured(f"auth.require: {endpoint.__qualname__} must be an `async def`.")
+        raise Misconfigured(f"auth.require: {called} must be an `async def`.")
     for index, name in enumerate(inspect.signature(endpoint).parameters):
         if name in {"request", "websocket"}:
             return functools.partial(_found, name, index)
-    raise Misconfigured(f"auth.require: {endpoint.__qualname__} has no parameter `request` or `websocket`.")
+    raise Misconfigured(f"auth.require: {called} has no parameter `request` or `websocket`.")
 
 
 def _found(name: str, index: int, args: tuple[Any, ...], named: dict[str, Any]) -> HTTPConnection:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.views import View
 from fastapi import APIRouter, Depends, FastAPI, WebSocket, WebSocketDisconnect
 from flask import Flask
 from litestar import Litestar, get
@@ -258,6 +259,40 @@ def test_a_token_without_the_word_bearer_is_named_by_a_guard() -> None:
     assert (answer.status_code, "after the word Bearer" in answer.text) == (401, True)
 
 
+class Page(View):
+    """A class of views, as Django has them and Flask nearly so."""
+
+
+VIEWS: dict[str, tuple[Callable[[], Any], str]] = {
+    "brackets": (dutchdoor.flask.login_required, "Write @login_required above one"),
+    "a role": (lambda: dutchdoor.flask.login_required(role="a"), r"Write auth\.require\(role="),  # type: ignore[call-arg]
+    "a text": (lambda: dutchdoor.flask.login_required("admin"), "not above an object: str"),  # type: ignore[arg-type]
+    "a class in Flask": (lambda: dutchdoor.flask.login_required(Page), r"decorators = \[login_required\]"),
+    "a role for a class in Flask": (lambda: REQUIRES["flask"](role="a")(Page), r"decorators = \[auth\.require"),
+    "twice": (REQUIRES["flask"](), r"Write @auth\.require\(\.\.\.\) above one, without more brackets"),
+    "a class in Starlette": (lambda: REQUIRES["starlette"]()(Page), "above the methods of the class"),
+    "a route in Starlette": (lambda: REQUIRES["starlette"]()(Route("/", print)), "Route must be an `async def`"),
+    "a class in Django": (lambda: REQUIRES["django"]()(Page), r"@method_decorator\(auth\.require"),
+    "a method in Django": (
+        lambda: REQUIRES["django"]()(print)(Page()),
+        r"a method of Page\. Write above the class: @me",
+    ),
+}
+
+
+@pytest.mark.parametrize(("write", "says"), VIEWS.values(), ids=VIEWS)
+def test_g37_a_decorator_in_a_wrong_place_says_where_it_belongs(write: Callable[[], Any], says: str) -> None:
+    """Brackets without a view, a class, a text, or a route instead of the view: never a bare `TypeError`."""
+    with pytest.raises(Misconfigured, match=says):
+        write()
+
+
+def test_g37_a_requirement_as_a_decorator_opens_no_handler_of_litestar() -> None:
+    """Litestar has guards in a list. A decorator above a handler is refused with how to write one."""
+    with pytest.raises(TypeError, match=r"is no decorator: write guards=\[auth\.require\(\.\.\.\)\]"):
+        REQUIRES["litestar"]()(lambda: None)
+
+
 def test_g37_a_requirement_without_brackets_opens_no_view_of_rest_framework() -> None:
     """REST framework calls each permission class, and asks what it returns: here, the class that `require` returns."""
     made: Any = django_require()
@@ -403,7 +438,20 @@ def test_a_guard_above_a_route_of_flask_opens_nothing() -> None:
     def anyone() -> str:
         return "secret"
 
-    for path in ("/role", "/any"):
+    def logged(view: Callable[[], str]) -> Callable[[], str]:
+        @functools.wraps(view)
+        def around() -> str:
+            return view()
+
+        return around
+
+    @dutchdoor.flask.login_required
+    @logged
+    @app.get("/wrapped")
+    def wrapped() -> str:
+        return "secret"
+
+    for path in ("/role", "/any", "/wrapped"):
         answer = app.test_client().get(path)
         assert answer.status_code == 500 and "secret" not in answer.text
     auth.close()

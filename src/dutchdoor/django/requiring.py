@@ -8,11 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgiref.sync import iscoroutinefunction
+from django.views import View
 
 from dutchdoor.django.configuration import gate, listen
 from dutchdoor.django.users import auser_of, user_of
-from dutchdoor.django.visit import visit_of
+from dutchdoor.django.visit import Visit, visit_of
 from dutchdoor.errors import Misconfigured, NotAuthenticated
+from dutchdoor.guard.above_views import above_views
 from dutchdoor.guard.attached import engine_of
 from dutchdoor.guard.requirement import Requirement
 from dutchdoor.model.audit_entry import AuditEvent, EventName, check_events
@@ -26,6 +28,9 @@ __all__ = ["Attached"]
 
 ListenerT = TypeVar("ListenerT", bound=Callable[[AuditEvent], object])
 ViewT = TypeVar("ViewT", bound=Callable[..., Any])
+
+
+_ON_CLASS = 'Write above the class: @method_decorator(auth.require(...), name="dispatch").'
 
 
 class Attached:
@@ -49,17 +54,16 @@ class Attached:
         """
         requirement = Requirement.of(role=role, scope=scope, fresh=fresh, factors=factors)
 
+        @above_views(
+            "auth.require(...)",
+            on_class=_ON_CLASS,
+        )
         def decorate(view: Any) -> Any:
-            if isinstance(view, type):
-                raise Misconfigured(
-                    f"auth.require guards a view, and not the class {view.__name__}. Write above the class: "
-                    '@method_decorator(auth.require(...), name="dispatch")'
-                )
             if iscoroutinefunction(view):
 
                 @functools.wraps(view)
                 async def aguarded(request: Any, *args: Any, **named: Any) -> Any:
-                    await visit_of(request).arequire(requirement)
+                    await _visit(request).arequire(requirement)
                     _check(await auser_of(request))
                     return await view(request, *args, **named)
 
@@ -67,7 +71,7 @@ class Attached:
 
             @functools.wraps(view)
             def guarded(request: Any, *args: Any, **named: Any) -> Any:
-                visit_of(request).require(requirement)
+                _visit(request).require(requirement)
                 _check(user_of(request))
                 return view(request, *args, **named)
 
@@ -122,6 +126,14 @@ class Attached:
     def close(self) -> None:
         """Close the engine. The end of the process does it, too."""
         gate().close()
+
+
+def _visit(request: Any) -> Visit:
+    if isinstance(request, View):
+        raise Misconfigured(
+            f"auth.require(...) guards a view, and not a method of {type(request).__name__}. {_ON_CLASS}"
+        )
+    return visit_of(request)
 
 
 def _check(user: Any) -> None:
