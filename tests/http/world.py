@@ -373,6 +373,7 @@ class World:
     async def register(self, email: str = "ada@example.com", password: str = PASSWORD, **more: Any) -> dict[str, Any]:
         answer = await self.call("POST", "/auth/register", json={"email": email, "password": password, **more})
         assert answer.status == 201, answer
+        await self.posted()
         user: dict[str, Any] = answer.json["user"]
         return user
 
@@ -400,7 +401,7 @@ class World:
         return Client(address=HOME)
 
     async def posted(self) -> None:
-        """Wait for the mail that is on its way."""
+        """Wait for the mail that is on its way: what comes later takes the place of the latest."""
         while self.directory.post._posting:
             await asyncio.wait(set(self.directory.post._posting), timeout=5)
             await asyncio.sleep(0)
@@ -454,6 +455,7 @@ class Person:
     async def login(self, email: str = "ada@example.com", password: str = PASSWORD, **more: Any) -> Answer:
         answer = await self.call("POST", "/auth/login", json={"email": email, "password": password, **more})
         assert answer.status == 200, answer
+        await self.world.posted()
         return answer
 
     async def me(self) -> Answer:
