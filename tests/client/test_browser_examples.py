@@ -32,6 +32,7 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "browser"
 
 def try_out(page: Page, url: str) -> None:
     """Do what the page of each example is there for."""
+    page.context.set_default_timeout(60_000)
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.goto(url)
@@ -135,6 +136,7 @@ def test_a_server_of_pages_checks_and_refreshes(browser: Browser, tmp_path: Path
                 assert "Who are you?" in httpx2.get(shop, headers={"x-user": "ada"}).text
                 assert "Who are you?" in httpx2.get(shop, headers={"cookie": "dd_refresh=ddr1_forged"}).text
                 context = browser.new_context()
+                context.set_default_timeout(60_000)
                 page = context.new_page()
                 page.goto(shop)
                 page.fill("input[name=email]", ADA["email"])

@@ -50,7 +50,7 @@ def test_the_transcript_runs_word_for_word(tmp_path: Path) -> None:
         script = "".join(f"{step.command}\nprintf '\\n%s\\n' '-- {n}'\n" for n, step in enumerate(transcript))
         script = script.replace("localhost:8000", f"localhost:{port}")
         done = subprocess.run(
-            ["bash"], input=script, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=True
+            ["bash"], input=script, capture_output=True, text=True, cwd=tmp_path, timeout=240, check=True
         )
     shown = re.split(r"\n-- \d+\n", done.stdout)
     for step, output in zip(transcript, shown, strict=False):

