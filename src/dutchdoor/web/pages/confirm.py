@@ -120,5 +120,4 @@ class ConfirmForm(OwnForm):
         if not (late or isinstance(error, (InvalidInput, WrongCredentials, RateLimited))):
             return await super().refuse(call, error, fields)
         answer = problem(error)
-        passed = retry_after(answer)
-        return await self._show(call, fields, answer.status, headers=passed, error=wrong_of(error))
+        return await self._show(call, fields, answer.status, headers=retry_after(answer), error=wrong_of(error))

@@ -30,10 +30,10 @@ from dutchdoor.web.device_binding import OFFER
 from dutchdoor.web.http import Header, Response
 from dutchdoor.web.pages.forms import passkey_answer, to_next_step, wrong_of
 from dutchdoor.web.pages.qr_code import qr_code
-from dutchdoor.web.pages.site import LOGIN_PATH, STEP_PATH, Pages, retry_after
+from dutchdoor.web.pages.site import ACCOUNT_PATH, LOGIN_PATH, STEP_PATH, Pages, retry_after
 from dutchdoor.web.problems import problem
 
-__all__ = ["codes_or", "forms", "routes", "set_up_page"]
+__all__ = ["after_adding", "codes_or", "forms", "routes", "set_up_page"]
 
 
 LOST_FACTORS_PATH = f"{LOGIN_PATH}/lost"
@@ -234,6 +234,12 @@ def set_up_page(
         csrf_token=csrf_token,
         to=to,
     )
+
+
+def after_adding(pages: Pages, call: Call, response: Response, fields: Mapping[str, str]) -> Response:
+    """Go on after a factor was added: to the page of the account, or back to the page that asked for a factor."""
+    done = f"{pages.base}{ACCOUNT_PATH}?done=factor_added"
+    return codes_or(pages, call, response, pages.after(call, fields) if fields.get("next") else done)
 
 
 def codes_or(pages: Pages, call: Call, response: Response, to: str) -> Response:

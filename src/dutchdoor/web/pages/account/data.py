@@ -8,7 +8,7 @@ from typing import Any
 from dutchdoor.errors import StepUpRequired
 from dutchdoor.web import life_routes
 from dutchdoor.web.api import Call
-from dutchdoor.web.http import Header, Response
+from dutchdoor.web.http import Response
 from dutchdoor.web.pages.account.section import Section
 
 __all__ = ["DELETED_PATH", "DeletionSection", "ExportSection"]
@@ -38,9 +38,8 @@ class DeletionSection(Section):
         return {**await _proof(call), "kept_for": call.authority.policy.keep_deleted_for}
 
     async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:  # noqa: ARG002
-        gone = self.pages.go(self.pages.base + DELETED_PATH, response)
-        kept: list[Header] = [header for header in response.headers if header[0] == b"clear-site-data"]
-        return Response(gone.status, [*gone.headers, *kept], kind="page")
+        kept = [header for header in response.headers if header[0] == b"clear-site-data"]
+        return self.pages.go(self.pages.base + DELETED_PATH, response).beside(*kept)
 
 
 async def _proof(call: Call) -> dict[str, Any]:

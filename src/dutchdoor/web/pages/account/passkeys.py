@@ -28,7 +28,7 @@ from dutchdoor.web.api import Call, Handler, Page, Route
 from dutchdoor.web.http import Header, Response
 from dutchdoor.web.pages.account.section import Section
 from dutchdoor.web.pages.forms import OwnForm, passkey_answer, wrong_of
-from dutchdoor.web.pages.second_step import codes_or
+from dutchdoor.web.pages.second_step import after_adding
 from dutchdoor.web.pages.site import ACCOUNT_PATH, Pages, retry_after
 from dutchdoor.web.problems import problem
 
@@ -97,9 +97,7 @@ class AddForm(OwnForm):
         return {"response": passkey_answer(fields), "name": fields.get("name", "").strip() or device}
 
     async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:
-        # A page that asked for a second factor sent people here: back to it.
-        done = f"{self.pages.base}{ACCOUNT_PATH}?done=factor_added"
-        return codes_or(self.pages, call, response, self.pages.after(call, fields) if fields.get("next") else done)
+        return after_adding(self.pages, call, response, fields)
 
     async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:
         over = isinstance(error, NotAuthenticated) and not isinstance(error, (InvalidToken, WrongCredentials))

@@ -17,7 +17,7 @@ from dutchdoor.web.api import Call, Handler, Page
 from dutchdoor.web.http import Response
 from dutchdoor.web.pages.account.section import Section
 from dutchdoor.web.pages.forms import OwnForm, wrong_of
-from dutchdoor.web.pages.second_step import codes_or, set_up_page
+from dutchdoor.web.pages.second_step import after_adding, codes_or, set_up_page
 from dutchdoor.web.pages.site import ACCOUNT_PATH, Pages, retry_after
 from dutchdoor.web.problems import problem
 
@@ -91,9 +91,7 @@ class FirstCodeForm(SetUpForm):
         return {"token": fields.get("enrolment", ""), "code": fields.get("response", "")}
 
     async def answer(self, call: Call, response: Response, fields: Mapping[str, str]) -> Response:
-        # A page that asked for a second factor sent people here: back to it.
-        done = f"{self.pages.base}{ACCOUNT_PATH}?done=factor_added"
-        return codes_or(self.pages, call, response, self.pages.after(call, fields) if fields.get("next") else done)
+        return after_adding(self.pages, call, response, fields)
 
     async def refuse(self, call: Call, error: DutchdoorError, fields: Mapping[str, str]) -> Response:
         if not isinstance(error, (InvalidInput, RateLimited, WrongCredentials)):

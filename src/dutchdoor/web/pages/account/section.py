@@ -112,11 +112,10 @@ class Section(OwnForm):
         if not isinstance(error, SHOWN_IN_PLACE):
             return await super().refuse(call, error, fields)
         answer = problem(error)
-        passed = retry_after(answer)
         return await self.page.show(
             call,
             answer.status,
-            passed,
+            retry_after(answer),
             section=self.name,
             error=wrong_of(error),
             kept={name: fields.get(name, "") for name in self.keeps},

@@ -180,9 +180,8 @@ class Console:
         answer = problem(error)
         if isinstance(error, StepUpRequired) or not call.required.by_cookie:
             return self.pages.error(call.request, error, answer)
-        kept = [*retry_after(answer)]
         shown = self.show(call, "refused", answer.status, words=error.message, back=self.pages.page_of(call.request))
-        return Response(shown.status, [*shown.headers, *kept], shown.body, kind="page")
+        return shown.beside(*retry_after(answer))
 
 
 class _Act:
