@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
@@ -36,11 +37,20 @@ def test_german_is_among_the_languages():
 
 @each_catalogue
 def test_a_catalogue_has_each_text_that_is_used(path: Path):
-    """A text of a template or of `mark` that has no entry would stay English in silence. One that is no longer used is
-    taken out by the next `make texts`.
-    """
+    """A text of a template or of `mark` that has no entry would stay English in silence."""
     there = {message.id for message in catalogue(path) if message.id}
     assert set(used()) - there == set(), HINT
+
+
+@each_catalogue
+def test_a_catalogue_has_no_text_that_no_source_has(path: Path):
+    """A slip in the English of an entry would translate nothing, and the next `make texts` would take it out. It is
+    named, with the text that it is nearest to.
+    """
+    known = {forms(text)[0] for text in used()}
+    unknown = sorted({forms(message.id)[0] for message in catalogue(path) if message.id} - known)
+    nearest = {text: get_close_matches(text, known, 1) for text in unknown}
+    assert not unknown, f"{path.name} has texts that no source has, with the nearest that one has: {nearest}"
 
 
 @each_catalogue

@@ -158,6 +158,17 @@ def test_a_catalogue_that_does_not_fit_is_refused_at_start(tmp_path: Path, writt
     assert ("There are en, de" in str(refused.value)) == ("no catalogue" in expected)
 
 
+def test_a_text_that_is_nearly_one_of_ours_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """A slip in the English of an own catalogue would replace nothing, in silence. A text that is like none of ours may
+    be the application's.
+    """
+    (tmp_path / "de.po").write_text('msgid "Sing in"\nmsgstr "A"\n\nmsgid "Our terms of 2031"\nmsgstr "B"\n')
+    Auth("memory:", catalogues=tmp_path)
+    assert [each.getMessage() for each in caplog.records] == [
+        "catalogues: de.po translates 'Sing in', which nothing says. Did you mean 'Sign in'?"
+    ]
+
+
 def test_english_needs_no_babel():
     """A server that shows no date and no other language imports nothing for it."""
     code = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,7 +23,7 @@ from dutchdoor.model.policy import STANDARD, Policy, RegistrationMode
 from dutchdoor.model.rate_limits import Limits
 from dutchdoor.services.external_users import ExternalUsers
 from dutchdoor.services.own_steps import SignInStep
-from dutchdoor.texts.languages import SHIPPED, Languages
+from dutchdoor.texts.languages import SHIPPED, Languages, slips
 from dutchdoor.web.headers import Hsts
 from dutchdoor.web.http import is_loopback
 
@@ -36,6 +37,8 @@ __all__ = [
     "read_transport",
     "with_registration",
 ]
+
+log = logging.getLogger("dutchdoor")
 
 ALGORITHMS: Final = ("ES256", "EdDSA", "RS256", "HS256")
 """What signs access tokens."""
@@ -197,13 +200,16 @@ def read_languages(tags: Sequence[str], catalogues: str | os.PathLike[str] | Non
     if folder is not None and not folder.is_dir():
         raise Misconfigured(f"catalogues: there is no folder {folder}.")
     try:
-        return Languages(tags, folder)
+        made = Languages(tags, folder)
     except LookupError as exc:
         raise Misconfigured(
             f"languages: {exc.args[0]}. There are {', '.join(SHIPPED)}; `catalogues` names a folder with others."
         ) from None
     except ValueError as exc:
         raise Misconfigured(f"catalogues: {exc}.") from None
+    for name, text, meant in () if folder is None else slips(folder):
+        log.warning("catalogues: %s translates %r, which nothing says. Did you mean %r?", name, text, meant)
+    return made
 
 
 def read_local_origin(url: str) -> str:

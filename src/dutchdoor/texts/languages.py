@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from functools import cache, lru_cache
 from gettext import GNUTranslations, NullTranslations
 from importlib import import_module
@@ -14,7 +15,7 @@ from typing import Final
 
 from dutchdoor.texts import Text, mark
 
-__all__ = ["ENGLISH", "SHIPPED", "Language", "Languages", "language"]
+__all__ = ["ENGLISH", "SHIPPED", "Language", "Languages", "language", "slips"]
 
 CATALOGUES: Final = Path(__file__).parent
 
@@ -141,6 +142,31 @@ def _read(path: Path, *, checked: bool) -> NullTranslations:
 
 
 _PLACE = re.compile(r"%\((\w+)\)")
+
+
+_LIKELY_SLIP = 0.85
+"""How alike two texts are, from 0 to 1, if one is probably a slip for the other."""
+
+
+def slips(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Find each text of a folder's catalogues that is none of ours, and nearly one: its file, the text, and ours. One
+    that is like none of ours may be the application's.
+    """
+    read_po = import_module("babel.messages.pofile").read_po
+
+    def texts(path: Path) -> dict[str, None]:
+        with path.open("rb") as lines:
+            return dict.fromkeys(_first(message.id) for message in read_po(lines) if message.id)
+
+    ours = texts(CATALOGUES / "de.po")  # a catalogue has each text there is
+    for path in sorted(folder.glob("*.po")):
+        for text in (each for each in texts(path) if each not in ours):
+            for meant in get_close_matches(text, ours, 1, _LIKELY_SLIP):
+                yield path.name, text, meant
+
+
+def _first(forms: str | tuple[str, ...]) -> str:
+    return forms if isinstance(forms, str) else forms[0]
 
 
 class Languages:

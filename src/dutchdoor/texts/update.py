@@ -71,6 +71,7 @@ def main(arguments: list[str]) -> int:
         path = CATALOGUES / f"{tag}.po"
         kept = catalogue(path) if path.exists() else Catalog(locale=tag)
         kept.update(found, no_fuzzy_matching=True)
+        gone = [message.id for message in kept.obsolete.values() if _translated(message.string)]
         kept.obsolete.clear()
         locale = Locale.parse(tag)
         with path.open("wb") as lines:
@@ -82,6 +83,8 @@ def main(arguments: list[str]) -> int:
         sys.stdout.write(f"{path}: {len(kept)} texts, {len(empty)} to translate\n")
         for message in empty:
             sys.stdout.write(f"  {message.id}\n")
+        for text in gone:
+            sys.stdout.write(f"  taken out, since no source has it: {text}\n")
     return int(missing)
 
 
