@@ -5,6 +5,7 @@ for its owner alone.
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -102,6 +103,30 @@ async def test_g40_an_administrators_deeds_are_listed_after_a_reset(world: World
         assert f"<bdi>{shown}</bdi>" in listed, (shown, listed)
     assert "key=1" not in listed
     assert (await account(world, BOB)).roles == ("admin", "editor")
+
+
+async def test_g40_the_page_after_a_reset_leads_to_the_list(world: World) -> None:
+    """An administrator who resets the password on our page reads that there is a list, and signs in to see it; a
+    person who has nothing to look at goes on as ever.
+    """
+    thief = await administrator(world)
+    for acts in (False, True):
+        if acts:
+            await thief.login(ADA, NEW)
+            await done(thief.call("POST", f"{API}/verifiers", json={"name": "metrics"}))
+        await world.posted()
+        await world.browser().call("POST", "/auth/password/forgot", json={"email": ADA})
+        await world.posted()
+        token = re.findall(r"/auth/reset#(ddo1_[\w-]+)", world.mailbox.mails[-1].text)[-1]
+        person, fields = world.browser(), {"token": token, "new_password": NEW}
+        page = [("accept", "text/html")]
+        answer = await person.call("POST", "/auth/password/reset", form=fields, headers=page)
+        assert answer.status == 303, answer
+        there = (answer.header("location") or "").partition("#")[0]
+        assert ("acted=1" in there) == acts, there
+        shown = (await person.call("GET", there, headers=page)).body.decode()
+        assert ("did something as an administrator" in shown) == acts
+        assert ('name="next" value="/auth/account"' in shown) == acts
 
 
 async def test_g40_what_is_undone_is_listed_no_more(world: World) -> None:

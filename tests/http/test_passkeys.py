@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
@@ -55,6 +56,24 @@ async def with_key(world: World, email: str = ADA, **more: Any) -> tuple[Browser
 async def sign_in(person: Person, key: SoftKey, mode: str = "session", **other: Any) -> Answer:
     answered = key.get(await options(person, LOGIN), **other)
     return await person.call("POST", LOGIN, json={"response": answered, "mode": mode})
+
+
+async def test_a_passkey_without_a_name_is_named_by_the_page_that_made_it(world: World) -> None:
+    """A German page gives it the German name of the device, as its owner reads it from then on; a program gets the name
+    that is stored for devices.
+    """
+    await world.register(ADA)
+    person = world.browser()
+    await person.login(ADA)
+    _, answer = await made(person)
+    assert answer.status == 200, answer
+    answered = SoftKey(OWN).create(await options(person, REGISTER))
+    fields = {"response": json.dumps(answered), "name": " ", "csrf_token": person.csrf or ""}
+    german = [("accept", "text/html"), ("accept-language", "de")]
+    done = await person.call("POST", REGISTER, form=fields, headers=german)
+    assert done.status in {200, 303}, done
+    listed = (await person.call("GET", "/auth/factors")).json["factors"]
+    assert sorted(each["name"] for each in listed) == ["Firefox on Linux", "Firefox unter Linux"]
 
 
 @pytest.mark.parametrize("mode", ["session", "hybrid", "jwt"])
