@@ -17,7 +17,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -311,8 +311,11 @@ class _Server:
 
     def spent(self) -> float:
         """Processor seconds of all its threads."""
-        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")
-        return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+        spent = 0
+        for task in Path(f"/proc/{self.process.pid}/task").glob("*/schedstat"):
+            with suppress(OSError):  # it has just ended
+                spent += int(task.read_text().split()[0])
+        return spent / 1e9
 
     def kill(self) -> None:
         self.process.kill()
@@ -353,6 +356,7 @@ class _Person:
             asked["transport"] = "cookie" if column == "hybrid-cookie" else "body"
         status, said = self.call("POST", "/auth/login", asked, is_page=column in {"session", "hybrid-cookie"})
         if status != http.HTTPStatus.OK:
+            self.close()
             raise Unavailable(f"a log-in of the measurement was answered {status}: {said}")
         self.token, self._csrf = said.get("access_token", ""), said.get("csrf_token", "")
         self.refresh_token: str = said.get("refresh_token", "")
@@ -492,7 +496,14 @@ def _log_out(person: _Person, accept: Callable[[], bool]) -> float:
 
 def _outage(server: _Server, verifiers: Sequence[Verifier], plan: Plan, samples: Samples) -> None:
     """Kill the server, and see for how long each pattern goes on."""
-    people = {column: _Person(server, column) for column in _MODES}
+    with ExitStack() as ending:
+        people = {column: ending.enter_context(closing(_Person(server, column))) for column in _MODES}
+        _outage_of(people, server, verifiers, plan, samples)
+
+
+def _outage_of(
+    people: Mapping[str, _Person], server: _Server, verifiers: Sequence[Verifier], plan: Plan, samples: Samples
+) -> None:
     waiting = {
         (column, number): verifier
         for column in people
@@ -527,5 +538,3 @@ def _outage(server: _Server, verifiers: Sequence[Verifier], plan: Plan, samples:
     for (column, _), until in held.items():
         samples[HELD, column].append(until)
     samples["outage", "plain"].append(plain.check(token, time.time())["exp"] - int(now))
-    for person in people.values():
-        person.close()
