@@ -76,14 +76,14 @@ def test_trailers_are_bounded(tmp_path: Path) -> None:
             (b"2\r\n{}\r\n0\r\nx-trailer: ", b"a" * 1000),
             (b"2;", b"a" * 1000),
         ):
-            with socket.create_connection((server.host, server.port), timeout=20) as connection:
+            with socket.create_connection((server.host, server.port), timeout=60) as connection:
                 connection.sendall(head + start)
                 with pytest.raises(ConnectionError):
                     send_often(connection, more, 4000 * HEAD_AT_MOST)  # far more than fits into sockets
         # An honest body in many pieces is read, and its few trailers are.
         body = b'{"email": "ada@example.com", "password": "' + b"a" * 900 + b'"}'
         chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
-        with socket.create_connection((server.host, server.port), timeout=20) as connection:
+        with socket.create_connection((server.host, server.port), timeout=60) as connection:
             connection.sendall(head + chunks + b"0\r\nx-trailer: a\r\n\r\n")
             assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
 

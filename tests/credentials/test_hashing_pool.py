@@ -81,13 +81,14 @@ async def test_i24_a_full_queue_refuses_and_says_when_to_come_back(one: HashingP
 async def test_i24_no_more_is_done_at_once_than_there_are_workers() -> None:
     """I-24: twenty callers on two workers never have three hashes in memory."""
     pool, lock, now, most = HashingPool(workers=2, queue=20), threading.Lock(), 0, 0
+    two = threading.Barrier(2, timeout=60)
 
     def work() -> None:
         nonlocal now, most
         with lock:
             now += 1
             most = max(most, now)
-        threading.Event().wait(0.002)
+        two.wait()
         with lock:
             now -= 1
 

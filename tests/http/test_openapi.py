@@ -81,20 +81,30 @@ def running() -> Iterator[Running]:
     assert ready.wait(60)
     yield Running(port)
     server.should_exit = True
-    thread.join(20)
+    thread.join(60)
+
+
+def read(running: Running, *, edges: bool) -> Any:
+    """The document as a server without a public URL gives it. What lies at the edge of each schema is most of the
+    cases.
+    """
+    config = schemathesis.Config.from_dict({"phases": {"coverage": {"enabled": edges}}})
+    return schemathesis.openapi.from_dict(running.get("/openapi.json"), config=config)
 
 
 @pytest.fixture(scope="module")
 def description(running: Running) -> Any:
-    """The document as a server without a public URL gives it."""
-    # What lies at the edge of each schema is most of the cases.
-    edges = {"phases": {"coverage": {"enabled": settings.get_current_profile_name() == "long"}}}
-    config = schemathesis.Config.from_dict(edges)
-    return schemathesis.openapi.from_dict(running.get("/openapi.json"), config=config)
+    return read(running, edges=settings.get_current_profile_name() == "long")
+
+
+@pytest.fixture(scope="module")
+def without_edges(running: Running) -> Any:
+    return read(running, edges=False)
 
 
 # Read when the tests run: building their cases takes seconds, and each process that collects tests would do it.
 described = schemathesis.pytest.from_fixture("description")
+described_without_edges = schemathesis.pytest.from_fixture("without_edges")
 
 
 @pytest.fixture(autouse=True)
@@ -192,7 +202,7 @@ def test_schemathesis_finds_nothing_as_administrator(case: Any, running: Running
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-@described.parametrize()
+@described_without_edges.parametrize()
 @CALM
 def test_schemathesis_finds_nothing_without_a_proof(case: Any, running: Running) -> None:
     """Whatever schemathesis sends without proof is answered as described, too."""

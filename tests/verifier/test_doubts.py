@@ -65,7 +65,7 @@ def ask(url: str, method: str, path: str, body: object = None, *, peer: str, tok
         del headers["Authorization"]
     request = Request(f"{url}{path}", None if body is None else json.dumps(body).encode(), headers, method=method)
     try:
-        with urlopen(request, timeout=30) as answer:
+        with urlopen(request, timeout=60) as answer:
             return answer.status, json.loads(answer.read() or b"{}")
     except HTTPError as error:
         return error.code, json.loads(error.read())
@@ -119,7 +119,7 @@ def test_q35_a_verifier_takes_the_token_again_that_a_browser_answered_for(tmp_pa
     home, away = ({"x-forwarded-for": each, "x-forwarded-proto": "http"} for each in (HOME, SYDNEY))
     with (
         running(tmp_path, *arguments, environment={"DUTCHDOOR_SUSPICION": "standard"}),
-        httpx2.Client(base_url=url, timeout=30) as browser,
+        httpx2.Client(base_url=url, timeout=60) as browser,
         Verifier(url, audience=f"{url}/auth/check", key=_verifier_key(tmp_path)) as verifier,
     ):
         key = DeviceKey()

@@ -29,10 +29,11 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 ADA = {"email": "ada@example.com", "password": "a door in two halves"}
 
 
-def post(url: str, body: object = None, token: str = "") -> dict[str, Any]:
+def post(url: str, body: object = None, token: str = "", *, wait: int = 20) -> dict[str, Any]:
     content = json.dumps(body if body is not None else {}).encode()
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-    with urlopen(Request(url, content, headers), timeout=30) as answer:
+    headers = {"Content-Type": "application/json", "Prefer": f"wait={wait}"}
+    headers |= {"Authorization": f"Bearer {token}"} if token else {}
+    with urlopen(Request(url, content, headers), timeout=60) as answer:
         text = answer.read()
     return json.loads(text) if text else {}
 
@@ -134,7 +135,7 @@ def serving(folder: Path, port: int, **environment: str) -> Iterator[subprocess.
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.wait(60)
         process.stdout.close()
 
 
@@ -145,7 +146,7 @@ def test_a_server_killed_and_started_again(tmp_path: Path) -> None:
     port = free_port()
     at = f"http://localhost:{port}"
     with Verifier(at, stale="refuse") as verifier:
-        with serving(tmp_path, port) as process:
+        with serving(tmp_path, port, DUTCHDOOR_LEASE="60s") as process:
             post(f"{at}/auth/register", ADA)
             dead, token = signed_in(at)["access_token"], signed_in(at)["access_token"]
             until(lambda: accepted(verifier, dead))
@@ -155,10 +156,10 @@ def test_a_server_killed_and_started_again(tmp_path: Path) -> None:
         assert verifier(token)
         with pytest.raises(InvalidToken):
             verifier(dead)
-        with serving(tmp_path, port):
-            post(f"{at}/auth/logout", token=token)
-            until(lambda: not accepted(verifier, token), 20)
-            until(lambda: accepted(verifier, signed_in(at)["access_token"]), 20)
+        with serving(tmp_path, port, DUTCHDOOR_LEASE="60s"):
+            post(f"{at}/auth/logout", token=token, wait=0)  # the life before is waited for
+            until(lambda: not accepted(verifier, token))
+            until(lambda: accepted(verifier, signed_in(at)["access_token"]))
             with pytest.raises(InvalidToken):
                 verifier(token)
 
@@ -185,7 +186,7 @@ def test_a_verifier_with_a_key(url: str, shell: Callable[..., str]) -> None:
         assert "orders" in listed
         assert key not in listed
         shell("verifier", "remove", "orders", "--no-wait")
-        until(lambda: not accepted(verifier, token), 20)
+        until(lambda: not accepted(verifier, token))
 
 
 # --- the examples -----------------------------------------------------------------------------------------------------

@@ -186,7 +186,7 @@ def test_an_invitation_is_an_invitation(house: House) -> None:
     link = house.link()
     assert link.startswith("http://localhost:8000/auth/invitation#ddo1_")
     page = house.client.get("/auth/invitation").text
-    assert "An administrator created an account at dutchdoor for you." in page and "555" not in page
+    assert "An administrator created an account at dutchdoor for you." in page and "call 555" not in page
     weak = house.post("/auth/password/reset", token=link, new_password="short", invited="1")
     assert weak.status_code == 422 and "An administrator created an account" in weak.text
     sent = house.post("/auth/password/reset", token=link, new_password=NEW, invited="1")

@@ -96,4 +96,4 @@ async def test_gunicorn_with_preload(tmp_path: Path, worker: str) -> None:
                     took.append(time.monotonic() - began)
                     assert {status for status, *_ in ask(port, one.access_token, 9)} == {401}
             assert {status for status, *_ in ask(port, keep, 9)} == {200}
-            assert sorted(took)[len(took) // 2] < 3.0, "fences wait for followers that are not there"
+            assert sorted(took)[len(took) // 2] < 8.0, "fences wait for followers that are not there"
