@@ -54,6 +54,7 @@ class Node(uvicorn.Server):
         for tick in range(int(self.handover_for / _TICK)):
             await self.on_tick(tick)
             if self.force_exit:
+                self.force_exit = False  # one more signal ends the requests too
                 break
             await asyncio.sleep(_TICK)
         await super().shutdown(sockets)
