@@ -7,11 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.verifier.standin import Standin, standing
+from tests.backing import PATIENCE
+from tests.verifier.standin import Standin, stand_still, standing
 
 import dutchdoor.verifier
 from dutchdoor import Verifier
 from dutchdoor.revocation.follower import Follower
+from dutchdoor.verifier import poller
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let verifiers of this process wait a minute for what a request waits three seconds for: a busy machine may take
+    that.
+    """
+    monkeypatch.setattr(dutchdoor.verifier, "WAITS_FOR", PATIENCE)
+    for name in ("ANSWERED_WITHIN", "SETTLES_WITHIN", "CLOSES_WITHIN"):
+        monkeypatch.setattr(poller, name, PATIENCE)
 
 
 @pytest.fixture
@@ -36,6 +48,12 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     monkeypatch.setattr(dutchdoor.verifier, "elapsed", lambda: running() + sum(ahead))
     monkeypatch.setattr(dutchdoor.verifier, "Follower", partial(Follower, wait_for=0.2))
     return ahead.append
+
+
+@pytest.fixture
+def standing_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no time pass for this process's verifiers, but what `later` adds."""
+    stand_still(monkeypatch)
 
 
 @pytest.fixture

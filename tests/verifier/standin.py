@@ -12,12 +12,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 import msgspec
+import pytest
 
+import dutchdoor.verifier
 from dutchdoor.errors import InvalidToken
 from dutchdoor.jose.access_token import AccessTokenIssuer, AccessTokenVerifier
 from dutchdoor.jose.jwk import Key, KeySet
@@ -85,7 +88,7 @@ class Standin:
     """One authority. `issuer` is where it is."""
 
     def __init__(
-        self, folder: Path, *, lease_for: float = 10.0, port: int = 0, tls: ssl.SSLContext | None = None
+        self, folder: Path, *, lease_for: float = 60.0, port: int = 0, tls: ssl.SSLContext | None = None
     ) -> None:
         self.lease_for, self.port, self.tls = lease_for, port, tls
         self.keys = [Key.generate("ES256")]
@@ -109,7 +112,7 @@ class Standin:
         ready = threading.Event()
         self.thread = threading.Thread(target=self._run, args=(ready,), daemon=True)
         self.thread.start()
-        assert ready.wait(10)
+        assert ready.wait(60)
 
     def _run(self, ready: threading.Event) -> None:
         with contextlib.closing(self.loop):
@@ -138,11 +141,11 @@ class Standin:
     def stop(self) -> None:
         """End like a killed process: no other process is notified. `start` begins another life on its store."""
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(10)
+        self.thread.join(60)
         assert not self.thread.is_alive()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(20)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(90)
 
     # What it can do
 
@@ -154,7 +157,7 @@ class Standin:
         issue = AccessTokenIssuer(issuer=more.pop("issuer", self.issuer), audience=audience)
         return issue(key=key or self.keys[0], now=more.pop("now", time.time()), lifetime=lifetime, **(said | more))
 
-    def revoke(self, kind: Kind, id: str, *, min_epoch: int = 0, wait: float = 5.0) -> Fence:
+    def revoke(self, kind: Kind, id: str, *, min_epoch: int = 0, wait: float = 60.0) -> Fence:
         """End something, and wait for its fence."""
 
         async def end() -> Fence:
@@ -246,6 +249,12 @@ def standing(folder: Path, **how: Any) -> Iterator[Standin]:
         yield authority
     finally:
         authority.stop()
+
+
+def stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no time pass for this process's verifiers: a lease of two seconds is soon over on a busy machine."""
+    for module, name in ((dutchdoor.verifier, "elapsed"), (time, "time")):
+        monkeypatch.setattr(module, name, partial(float, getattr(module, name)()))
 
 
 def until(condition: Callable[[], object], seconds: float = 60.0) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.verifier.standin import ASK, POLL, Standin, hangs, response, says, until
+from tests.verifier.standin import ASK, POLL, Standin, hangs, response, says, stand_still, until
 
 from dutchdoor import Verifier
 from dutchdoor.errors import InvalidToken, Unavailable
@@ -21,10 +21,10 @@ Make = Callable[..., Verifier]
 Later = Callable[[float], None]
 
 
-def threads() -> list[str]:
-    """Names of the threads here, but for those that the standin's loop and store make when they need them."""
+def threads() -> set[threading.Thread]:
+    """The threads here, but for those that the standin's loop and store make when they need them."""
     theirs = ("asyncio_", "dutchdoor-sqlite")
-    return sorted(thread.name for thread in threading.enumerate() if not thread.name.startswith(theirs))
+    return {thread for thread in threading.enumerate() if not thread.name.startswith(theirs)}
 
 
 def sockets() -> set[str]:
@@ -57,9 +57,8 @@ def test_closing_leaves_no_thread_and_no_connection(authority: Standin, later: L
     threads_before, sockets_before = threads(), sockets()
     with Verifier(authority.issuer, audience="api", follow=follow) as verifier:  # type: ignore[arg-type]
         used_in_every_way(authority, verifier, later)
-    assert threads() == threads_before
-    until(lambda: not authority.connections)
-    assert sockets() == sockets_before
+    assert threads() <= threads_before
+    until(lambda: sockets() <= sockets_before)  # the authority closes its ends too
 
 
 async def test_closing_in_a_loop_leaves_nothing_either(authority: Standin, later: Later) -> None:
@@ -71,9 +70,8 @@ async def test_closing_in_a_loop_leaves_nothing_either(authority: Standin, later
         later(authority.lease_for)
         assert await verifier.check(authority.token())
     assert verifier.state == "closed"
-    assert threads() == threads_before
-    until(lambda: not authority.connections)
-    assert sockets() == sockets_before
+    assert threads() <= threads_before
+    until(lambda: sockets() <= sockets_before)  # the authority closes its ends too
 
 
 def test_closing_does_not_wait_for_an_answer(authority: Standin, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,30 +134,33 @@ def test_nothing_is_begun_before_it_is_used(authority: Standin) -> None:
     verifier = Verifier(authority.issuer, audience="api")
     assert verifier.state == "new"
     assert verifier.applied_seq == 0
-    assert threads() == before
+    assert threads() <= before
     assert authority.accepted == 0
 
 
-def test_on_demand_has_no_thread(authority: Standin, following: Make) -> None:
+def test_on_demand_has_no_thread(authority: Standin, following: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that runs nothing between two requests checks tokens all the same: the first one after the lease polls,
     the others of that lease do not.
     """
     before = threads()
     verifier = following(follow="on demand")
     token = authority.token(session_id="s" * 22)
-    assert verifier(token)
-    polls = authority.asked[POLL]
-    for _ in range(100):
+    with monkeypatch.context() as stopped:
+        stand_still(stopped)
         assert verifier(token)
-    assert authority.asked[POLL] == polls
-    assert {poll.wait_ms for poll in authority.polls} == {0}
-    assert threads() == before
-    assert 0 < verifier.lease_left <= 2
+        polls = authority.asked[POLL]
+        for _ in range(100):
+            assert verifier(token)
+        assert authority.asked[POLL] == polls
+        assert {poll.wait_ms for poll in authority.polls} == {0}
+        assert threads() <= before
+        assert 0 < verifier.lease_left <= 2
     assert authority.revoke("session", "s" * 22).fenced
     with pytest.raises(InvalidToken):
         verifier(token)
 
 
+@pytest.mark.usefixtures("standing_still")
 def test_on_demand_polls_once_for_all_who_wait(authority: Standin, following: Make, later: Later) -> None:
     """Twenty requests that find no lease make one poll."""
     verifier = following(follow="on demand")
@@ -230,6 +231,6 @@ def test_a_forgotten_one_does_not_keep_the_program(authority: Standin, tmp_path:
     )
     done = subprocess.run(
         [sys.executable, "-c", code, authority.issuer, authority.token()],
-        capture_output=True, text=True, check=False, timeout=30,
+        capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "ada\n", "")

@@ -109,6 +109,7 @@ async def test_calling_in_a_loop_never_waits(authority: Standin, later: Later) -
         await verifier.aclose()
 
 
+@pytest.mark.usefixtures("standing_still")
 async def test_following_on_demand_in_a_loop(authority: Standin, later: Later) -> None:
     """The poll that a request needs is made beside the loop, once for all of the same moment."""
     async with Verifier(authority.issuer, audience="api", follow="on demand") as verifier:

@@ -34,7 +34,7 @@ def test_a_check_says_who_it_is(authority: Standin, following: Make) -> None:
     assert (principal.subject, principal.session_id, principal.roles) == ("ada", "s" * 22, ("editor",))
     assert (principal.method, principal.client_id, principal.scope) == ("access_token", "app", "read")
     assert verifier.state == "fresh"
-    assert 0 < verifier.lease_left <= 10
+    assert 0 < verifier.lease_left <= authority.lease_for
     assert authority.asked[ASK] == 0
 
 
@@ -123,7 +123,7 @@ def test_no_thread_accepts_what_was_fenced(authority: Standin, following: Make) 
                 began = time.monotonic()
                 try:
                     verifier(token)
-                except InvalidToken:
+                except (InvalidToken, Unavailable):
                     continue
                 if began > fenced_at:
                     wrong.append(token)
@@ -242,10 +242,13 @@ def test_a_new_key_is_found_when_a_token_names_it(authority: Standin, following:
     assert authority.asked[JWKS] == 2
 
 
-def test_a_flood_of_unknown_keys_is_one_fetch(authority: Standin, following: Make) -> None:
+def test_a_flood_of_unknown_keys_is_one_fetch(
+    authority: Standin, following: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An attacker who makes up names of keys makes the verifier fetch once a minute, from however many threads, and
     signs no one out.
     """
+    monkeypatch.setattr(following_module, "UNKNOWN_EVERY", 600.0)  # the flood may take longer than a minute
     verifier = following()
     good = authority.token()
     verifier(good)
@@ -280,11 +283,15 @@ def test_a_minute_later_a_new_key_is_looked_for_again(
     with pytest.raises(InvalidToken):
         verifier(sign(b"{}", Key.generate("EdDSA"), typ="at+jwt"))
     authority.keys.insert(0, Key.generate("ES256"))
-    until(lambda: accepts(verifier, authority.token()), 5)
+    until(lambda: accepts(verifier, authority.token()))
 
 
-def test_a_key_that_cannot_be_looked_for_signs_no_one_out(authority: Standin, following: Make) -> None:
+def test_a_key_that_cannot_be_looked_for_signs_no_one_out(
+    authority: Standin, following: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where new keys cannot be fetched, a token of an unknown one is 503 and not 401; and we do not fetch more."""
+    monkeypatch.setattr(following_module, "KEYS_AGAIN", (600.0, 600.0))
+    monkeypatch.setattr(following_module, "UNKNOWN_EVERY", 600.0)
     verifier = following()
     verifier.start()
     authority.keys.insert(0, Key.generate("ES256"))
@@ -293,7 +300,7 @@ def test_a_key_that_cannot_be_looked_for_signs_no_one_out(authority: Standin, fo
     for _ in range(20):
         with pytest.raises(Unavailable):
             verifier(authority.token())
-    assert authority.asked[JWKS] <= fetched + 2  # one for the token, one that was due after it had failed
+    assert authority.asked[JWKS] == fetched + 1
 
 
 def test_a_published_secret_is_no_key(authority: Standin, following: Make) -> None:
@@ -511,10 +518,8 @@ def test_few_questions_are_asked_at_once(authority: Standin, later: Later, monke
         for thread in threads:
             thread.join()
         assert time.monotonic() - began < 60
-        asked = authority.asked[ASK]
-        assert asked <= 8
         assert not accepts(verifier, tokens[0])
-        assert authority.asked[ASK] == asked
+        assert authority.asked[ASK] <= 8
 
 
 def test_refusing_is_503_with_a_time(authority: Standin, later: Later) -> None:
