@@ -108,9 +108,9 @@ def locked(verifier: Verifier, token: str, dead: str) -> object:
 
     def hold() -> None:
         for lock in locks:
-            lock.acquire(timeout=5)
+            lock.acquire(timeout=60)
         for _ in range(8):
-            following._turns.acquire(timeout=5)
+            following._turns.acquire(timeout=60)
         held.set()
         go.wait()
         for lock in locks:
