@@ -6,6 +6,7 @@ The options of the command line, the environment variables, the keys of the conf
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from msgspec import Struct
@@ -65,23 +66,28 @@ class Setting(Struct, frozen=True, kw_only=True):
         return self.name in STANDARD.__struct_fields__
 
 
+_serving = partial(Setting, group="Serving")
+_keeping = partial(Setting, group="Keeping")
+_tokens = partial(Setting, group="Tokens")
+_naming = partial(Setting, group="Mail and names")
+_watching = partial(Setting, group="Watching")
+
+
 def _policy(name: str, kind: Kind, does: str, why: str, *choices: str) -> Setting:
     default = getattr(STANDARD, name)
     return Setting(name=name, group="Signing in", kind=kind, default=default, does=does, why=why, choices=choices)
 
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting(
+    _serving(
         name="host",
-        group="Serving",
         kind="text",
         default="127.0.0.1",
         does="The address to listen on.",
         why="Only this machine, until an administrator configures a safe way for others to reach the server.",
     ),
-    Setting(
+    _serving(
         name="port",
-        group="Serving",
         kind="count",
         default=8000,
         fallback="PORT",
@@ -90,65 +96,57 @@ SETTINGS: tuple[Setting, ...] = (
         does="The port to listen on; 0 takes a free port.",
         why="The usual port of development servers.",
     ),
-    Setting(
+    _serving(
         name="public_url",
-        group="Serving",
         kind="text",
         does="The https URL that users open. It is the issuer of tokens, and the start of links in mail.",
         why="Unset: the server is for this machine only, over plain HTTP.",
     ),
-    Setting(
+    _serving(
         name="base_path",
-        group="Serving",
         kind="text",
         default="",
         does="What stands before every path, such as /id: the server is then at https://example.com/id.",
         why="Empty: the server has a host of its own. A proxy in front passes the whole path on.",
     ),
-    Setting(
+    _serving(
         name="proxy",
-        group="Serving",
         kind="list",
         default=(),
         does="Address or network of a proxy in front of the server. The server trusts its forwarding headers.",
         why="Empty: every client can send a forwarding header. The server trusts one only from a proxy listed here.",
     ),
-    Setting(
+    _serving(
         name="other_host",
-        group="Serving",
         kind="list",
         default=(),
         does="Another host name that this server accepts, besides that of the public URL.",
         why="An exact list: a client that forges the Host header must not choose the host of a link or an origin.",
     ),
-    Setting(
+    _serving(
         name="origin",
-        group="Serving",
         kind="list",
         default=(),
         does="Another origin whose pages may call this API with credentials, such as https://app.example.com.",
         why="Empty: only pages of the public URL may call the API.",
     ),
-    Setting(
+    _serving(
         name="origin_header",
-        group="Serving",
         kind="list",
         default=(),
         does="A request header, such as traceparent, that pages of those origins may send besides those the API reads.",
         why="Empty: a browser lets these pages send only the headers that the API reads.",
     ),
-    Setting(
+    _serving(
         name="passkey_domain",
-        group="Serving",
         kind="text",
         default="",
         does="The domain that passkeys are for: the host of public_url, or a parent domain of it, such as example.com, "
         "so that its subdomains share them.",
         why="Empty: the host of public_url. With another domain, no passkey that was made before works any more.",
     ),
-    Setting(
+    _serving(
         name="passkey_origin",
-        group="Serving",
         kind="list",
         default=(),
         does="Another origin whose pages or app may use these passkeys, such as https://example.org or "
@@ -156,9 +154,8 @@ SETTINGS: tuple[Setting, ...] = (
         "in `origin`.",
         why="Empty: a passkey answers on pages of this server alone, so no page of another site can ask for it.",
     ),
-    Setting(
+    _serving(
         name="pass_preflights",
-        group="Serving",
         kind="switch",
         default=False,
         does="Answer 204 at /auth/check when a proxy asks about a CORS preflight: OPTIONS, with Origin and "
@@ -166,18 +163,16 @@ SETTINGS: tuple[Setting, ...] = (
         why="Off: no request passes without credentials. A browser sends preflights without credentials. Turn this on "
         "if an application behind the proxy serves pages of other origins. The application must not act on OPTIONS.",
     ),
-    Setting(
+    _serving(
         name="sign_in_page",
-        group="Serving",
         kind="text",
         does="The path of the page where people sign in, such as /login. /auth/check sends a browser there that opens "
         "a page without a valid proof, with the path of that page as next.",
         why="Unset: the page of this server, /auth/login. Empty: the answer is 401, and the proxy shows it. The page "
         "is on the host of the public URL, because the cookie belongs to that host. The check must not protect it.",
     ),
-    Setting(
+    _serving(
         name="hsts",
-        group="Serving",
         kind="text",
         default="host",
         choices=("host", "subdomains", "off"),
@@ -186,58 +181,51 @@ SETTINGS: tuple[Setting, ...] = (
         why="`host` breaks no subdomain that has no https yet. A browser keeps `subdomains` for a year: set it when "
         "all subdomains have https (OWASP ASVS asks for it). `off` is for a proxy that sends the header itself.",
     ),
-    Setting(
+    _serving(
         name="clear_site_data",
-        group="Serving",
         kind="switch",
         default=False,
         does="Send Clear-Site-Data with a log-out by cookie: the browser clears its cache and storage of this origin.",
         why="Off: other pages of the origin may need what they keep in localStorage. Turn it on for an origin without "
         "other pages that people use on shared machines.",
     ),
-    Setting(
+    _serving(
         name="cookie_prefix",
-        group="Serving",
         kind="text",
         default=COOKIE_PREFIX,
         does="Prefix of the cookie names: a letter, then up to 31 of a-z, 0-9, _ and -.",
         why="Two servers on one host name, such as localhost with two ports, need different prefixes. Cookies ignore "
         "the port, so each server would sign users out of the other.",
     ),
-    Setting(
+    _serving(
         name="docs",
-        group="Serving",
         kind="switch",
         default=True,
         does="Serve the description of the API at /docs and /openapi.json.",
         why="On: the description contains no secrets. Turn it off if you do not want it to be public.",
     ),
-    Setting(
+    _serving(
         name="console",
-        group="Serving",
         kind="switch",
         default=True,
         does="Serve the pages of administrators at /admin.",
         why="On: only accounts with the role admin see them, and each change asks for a recent sign-in. They are not "
         "there if modes does not name session.",
     ),
-    Setting(
+    _serving(
         name="tls_cert",
-        group="Serving",
         kind="path",
         does="Certificate chain (PEM) for TLS in the server itself. The server reads it again when the file changes.",
         why="Unset: a proxy in front terminates TLS, or only this machine is served.",
     ),
-    Setting(
+    _serving(
         name="tls_key",
-        group="Serving",
         kind="path",
         does="Private key of the certificate (PEM, not encrypted, readable only by the server).",
         why="Set it together with tls_cert.",
     ),
-    Setting(
+    _serving(
         name="workers",
-        group="Serving",
         kind="count",
         default=1,
         fallback="WEB_CONCURRENCY",
@@ -247,9 +235,8 @@ SETTINGS: tuple[Setting, ...] = (
         why="One process answers tens of thousands of checks a second, with the least memory. More processes than "
         "cores do not help.",
     ),
-    Setting(
+    _serving(
         name="max_connections",
-        group="Serving",
         kind="count",
         default=4096,
         least=16,
@@ -260,9 +247,8 @@ SETTINGS: tuple[Setting, ...] = (
         "the server closes new connections.",
         why="Limits memory to about 100 MB. Each connection also needs a file descriptor.",
     ),
-    Setting(
+    _serving(
         name="keep_alive_for",
-        group="Serving",
         kind="duration",
         default=75.0,
         least=1,
@@ -270,9 +256,8 @@ SETTINGS: tuple[Setting, ...] = (
         does="How long an idle connection stays open.",
         why="Longer than the 60 seconds of most proxies. The proxy then closes first, and no request is lost.",
     ),
-    Setting(
+    _serving(
         name="request_for",
-        group="Serving",
         kind="duration",
         default=20.0,
         least=1,
@@ -281,9 +266,8 @@ SETTINGS: tuple[Setting, ...] = (
         why="Requests have at most a few kilobytes. A client that sends one byte a second occupies its connection no "
         "longer than this.",
     ),
-    Setting(
+    _serving(
         name="stop_for",
-        group="Serving",
         kind="duration",
         default=20.0,
         least=0,
@@ -291,9 +275,8 @@ SETTINGS: tuple[Setting, ...] = (
         does="How long running requests may take after the server was asked to stop and the handover is over.",
         why="With handover_for, less than the 30 seconds after which orchestrators kill a process.",
     ),
-    Setting(
+    _serving(
         name="handover_for",
-        group="Serving",
         kind="duration",
         default=3.0,
         least=0,
@@ -304,9 +287,8 @@ SETTINGS: tuple[Setting, ...] = (
         why="nginx tries a node again within 2 seconds of a failure (deploy/nginx.conf). For a proxy that asks "
         "/readyz, set more than its interval times the number of failures.",
     ),
-    Setting(
+    _keeping(
         name="database",
-        group="Keeping",
         kind="url",
         default="sqlite:///dutchdoor.db",
         fallback="DATABASE_URL",
@@ -314,9 +296,8 @@ SETTINGS: tuple[Setting, ...] = (
         "postgresql://user:password@host:5432/database (postgres:// is the same), or memory: for a trial.",
         why="A file in the working directory needs no other software.",
     ),
-    Setting(
+    _keeping(
         name="redis",
-        group="Keeping",
         kind="url",
         does="Redis or Valkey beside the database, for several nodes: copies of sessions, rate limits, wake-ups. "
         "redis://user:password@host:6379/0, rediss:// with TLS, unix:///path.sock, "
@@ -324,34 +305,30 @@ SETTINGS: tuple[Setting, ...] = (
         why="Unset: the database does all of this. Redis may lose its data at any moment. While it is unreachable, "
         "sign-ins get 503 and everything else works. REDIS_URL is not read: it may be the cache of another program.",
     ),
-    Setting(
+    _keeping(
         name="master_key",
-        group="Keeping",
         kind="secret",
         does="The keys that seal signing keys and derive refresh tokens: one on each line, the current key first, then "
         "the older keys.",
         why="Unset: the server reads them from the file master_key_file (dutchdoor.keys by default), and creates that "
         "file with mode 0600. With a memory: database, it creates a key in memory.",
     ),
-    Setting(
+    _keeping(
         name="breached",
-        group="Keeping",
         kind="path",
         does="A list of breached passwords, which are refused as new passwords: the SHA-1 file of Have I Been Pwned, "
         "sorted by hash (`haveibeenpwned-downloader`). It is searched on disk, not loaded into memory.",
         why="Unset: only the most common passwords are refused, from a built-in list. `dutchdoor user create` reads "
         "the list of the servers.",
     ),
-    Setting(
+    _keeping(
         name="pepper",
-        group="Keeping",
         kind="secret",
         does="A secret of at least 16 bytes that is part of every password hash. If you lose it, no password works.",
         why="Unset: one secret less to lose. With a pepper, a thief of the database cannot guess passwords offline.",
     ),
-    Setting(
+    _tokens(
         name="alg",
-        group="Tokens",
         kind="text",
         default="ES256",
         choices=("ES256", "EdDSA", "RS256", "HS256"),
@@ -359,17 +336,15 @@ SETTINGS: tuple[Setting, ...] = (
         why="Every verifier supports ES256, and its tokens are small. With HS256, a service that can verify a token "
         "can also issue one.",
     ),
-    Setting(
+    _tokens(
         name="audience",
-        group="Tokens",
         kind="list",
         default=(),
         does="The audience of access tokens (aud).",
         why="Empty: the issuer itself, which a verifier expects by default.",
     ),
-    Setting(
+    _tokens(
         name="lease",
-        group="Tokens",
         kind="duration",
         default=10.0,
         least=1,
@@ -603,123 +578,108 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     _policy("key_sign_for", "duration", "How long a key signs before the next key.", "Regular use proves rotation."),
     _policy("max_audit_for", "duration", "Audit events are deleted at this age.", "A year answers most questions."),
-    Setting(
+    _naming(
         name="product",
-        group="Mail and names",
         kind="text",
         default="dutchdoor",
         does="The name of your product, in mail and on pages. Passwords that consist of it are refused.",
         why="Mail and pages need a name.",
     ),
-    Setting(
+    _naming(
         name="languages",
-        group="Mail and names",
         kind="list",
         default=(),
         does="The languages of pages and mail. The first is for people whose browser asks for none of them.",
         why="Empty: English, German, and those of your own catalogues. A browser says which of them its user reads.",
     ),
-    Setting(
+    _naming(
         name="catalogues",
-        group="Mail and names",
         kind="path",
         does="A folder with texts of your own (en.po, de.po), or with another language (fr.po).",
         why="Unset: the texts that come with dutchdoor.",
     ),
-    Setting(
+    _naming(
         name="accent",
-        group="Mail and names",
         kind="text",
         default="",
         does="The colour of links and buttons on pages, such as #0b6e4f. One that people cannot read on the pages is "
         "refused, with the nearest that they can.",
         why="Empty: blue.",
     ),
-    Setting(
+    _naming(
         name="accent_dark",
-        group="Mail and names",
         kind="text",
         default="",
         does="The same in the dark theme.",
         why="Empty: the accent, lighter as far as it must be.",
     ),
-    Setting(
+    _naming(
         name="logo",
-        group="Mail and names",
         kind="path",
         does="An SVG or PNG file of 64 KiB at most, shown beside the name on pages.",
         why="Unset: a door.",
     ),
-    Setting(
+    _naming(
         name="radius",
-        group="Mail and names",
         kind="count",
         least=0,
         most=32,
         does="How round the corners of cards are, in pixels. Buttons and fields have two thirds of it.",
         why="Unset: 12.",
     ),
-    Setting(
+    _naming(
         name="font",
-        group="Mail and names",
         kind="text",
         default="",
         does="The fonts of pages, the first that is there: Inter, system-ui, sans-serif.",
         why="Empty: the font of the system, which loads nothing.",
     ),
-    Setting(
+    _naming(
         name="templates",
-        group="Mail and names",
         kind="path",
         does="A folder with templates in place of those of the pages, by the same names.",
         why="Unset: the pages as they are. The name of each template is checked at the start, and what it uses.",
     ),
-    Setting(
+    _naming(
         name="mail",
-        group="Mail and names",
         kind="url",
         default="console:",
         does="How to send mail: console: prints it, file:DIRECTORY writes it to files, smtps://user:password@host or "
         "smtp://... sends it.",
         why="Printed mail needs no mail server for a trial.",
     ),
-    Setting(
+    _naming(
         name="mail_from",
-        group="Mail and names",
         kind="text",
         does="The sender of mail, such as login@example.com or 'Example <login@example.com>'.",
         why="Unset: noreply at the host of the public URL.",
     ),
-    Setting(
+    _naming(
         name="security_contact",
-        group="Mail and names",
         kind="text",
         default="",
         does="Where researchers report a vulnerability: a mailto: or https: address, published in "
         "/.well-known/security.txt (RFC 9116).",
         why="Unset: only you know this address.",
     ),
-    Setting(
+    _watching(
         name="webhook_network",
-        group="Watching",
         kind="list",
         default=(),
         does="A network besides the Internet that webhooks may be sent to, such as 10.0.0.0/8, by http:// too.",
         why="Empty: webhooks go to public addresses alone, by https. Otherwise the URL of a webhook could make the "
         "server call what only it can reach, such as a database. Link-local addresses are never allowed.",
     ),
-    Setting(
+    _watching(
         name="access_log",
-        group="Watching",
         kind="switch",
         default=False,
         does="Write a log line for each request: method, route, status, milliseconds, client and request id. Never a "
         "query string or a header.",
         why="Off: the proxy in front has an access log, and a line costs more time than the check that it records.",
     ),
-    Setting(
+    _watching(
         name="log_format",
-        group="Watching",
         kind="text",
         default="text",
         choices=("text", "json"),
@@ -727,9 +687,8 @@ SETTINGS: tuple[Setting, ...] = (
         "UTC, the level and the id of the request.",
         why="People read text. Programs read JSON without a pattern of their own.",
     ),
-    Setting(
+    _watching(
         name="traces",
-        group="Watching",
         kind="switch",
         default=False,
         does="Send OpenTelemetry traces by OTLP over HTTP: a span for each request and each store call in it, without "
@@ -737,16 +696,14 @@ SETTINGS: tuple[Setting, ...] = (
         "say where to and how many.",
         why="Off: traces need a collector and the extra `otel`, and cost processor time.",
     ),
-    Setting(
+    _watching(
         name="metrics_token",
-        group="Watching",
         kind="secret",
         does="The bearer token for /metrics on the main port.",
         why="Unset: the main port does not serve /metrics.",
     ),
-    Setting(
+    _watching(
         name="metrics_port",
-        group="Watching",
         kind="count",
         least=1,
         most=65535,
