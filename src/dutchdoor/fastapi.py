@@ -132,18 +132,19 @@ OptionalPrincipal = Annotated[Principal | None, Depends(_principal_or_none)]
 SessionData = Annotated[Data, Depends(_session)]
 """What is kept on the server for the caller's session, or for a visitor who has not signed in: a dict."""
 
-_ANNOTATIONS: Sequence[tuple[Any, str]] = (
-    (CurrentUser, "user: CurrentUser"),
-    (OptionalUser, "user: OptionalUser"),
-    (CurrentPrincipal, "principal: CurrentPrincipal"),
-    (OptionalPrincipal, "principal: OptionalPrincipal"),
-    (SessionData, "session: SessionData"),
-)
-for _annotation, _fix in _ANNOTATIONS:
-    # What FastAPI reads of `Depends(CurrentUser)`, which would make a user of values of the query.
-    _wrong = Annotated[str, _Refused(f"An annotation stands in no Depends. Write {_fix}.")]
-    _read = inspect.Parameter("wrong", inspect.Parameter.KEYWORD_ONLY, annotation=_wrong)
-    _annotation.__signature__ = inspect.Signature([_read])
+
+def _refuse_in_depends(annotation: Any, fix: str) -> None:
+    """Set what FastAPI reads of `Depends(CurrentUser)`, which would make a user of values of the query."""
+    wrong = Annotated[str, _Refused(f"An annotation stands in no Depends. Write {fix}.")]
+    read = inspect.Parameter("wrong", inspect.Parameter.KEYWORD_ONLY, annotation=wrong)
+    annotation.__signature__ = inspect.Signature([read])
+
+
+_refuse_in_depends(CurrentUser, "user: CurrentUser")
+_refuse_in_depends(OptionalUser, "user: OptionalUser")
+_refuse_in_depends(CurrentPrincipal, "principal: CurrentPrincipal")
+_refuse_in_depends(OptionalPrincipal, "principal: OptionalPrincipal")
+_refuse_in_depends(SessionData, "session: SessionData")
 
 _NO_BRACKETS = _Refused("Depends(auth.require) guards nothing. Write Depends(auth.require()), with brackets.")
 
