@@ -144,7 +144,9 @@ def test_a_site_chooses_its_languages_and_texts(tmp_path: Path):
     [
         ('msgid "End %(device)s"\nmsgstr "%(gerät)s"\n', {}, "catalogues: {folder}/de.po has other places for values"),
         ('msgid "End %(device)s"\nmsgstr "100% %(device)s"\n', {}, "has other places for values"),
-        ('msgid "Sign in\n', {}, "cannot be read"),
+        ('msgid "Sign in\n', {}, "cannot be read: line 1 is not like msgid"),
+        ('msgid "Sign in"\nmsgstr Eintreten\n', {}, "cannot be read: line 2 is not like msgid"),
+        ('msgid "Sign in"\nmsgstr "Ein"treten"\n', {}, "cannot be read: line 2 is not like msgid"),
         ("", {"languages": ["xx"]}, "there is no catalogue xx.po. There are en, de"),
         ("", {"languages": "de"}, "languages=['de']"),
         ("", {"catalogues": "nowhere"}, "there is no folder nowhere"),

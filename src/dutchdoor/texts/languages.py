@@ -124,6 +124,8 @@ def _read(path: Path, *, checked: bool) -> NullTranslations:
     in which the values of its original have no place, as the tests do for ours: it would be an error on a page.
     """
     try:
+        if checked:
+            _check_quotes(path.read_bytes())
         with path.open("rb") as lines:
             catalogue = import_module("babel.messages.pofile").read_po(lines, abort_invalid=True)
     except (OSError, ValueError, import_module("babel.messages.pofile").PoFileError) as exc:
@@ -139,6 +141,16 @@ def _read(path: Path, *, checked: bool) -> NullTranslations:
     import_module("babel.messages.mofile").write_mo(compiled, catalogue)
     compiled.seek(0)
     return GNUTranslations(compiled)
+
+
+_LINE = re.compile(rb'\s*(?:#.*|(?:(?:msgctxt|msgid|msgid_plural|msgstr(?:\[\d\])?)\s+)?"(?:[^"\\]|\\.)*"\s*)?')
+
+
+def _check_quotes(content: bytes) -> None:
+    """Raise `ValueError` for a line without its quotes: Babel would leave the text out."""
+    for number, line in enumerate(content.splitlines(), 1):
+        if not _LINE.fullmatch(line):
+            raise ValueError(f'line {number} is not like msgid "..." or msgstr "..."')
 
 
 _PLACE = re.compile(r"%\((\w+)\)")
