@@ -213,7 +213,9 @@ async def test_p50_events_are_followed_with_a_cursor(world: World) -> None:
 
 
 async def test_events_are_paged_and_filtered(world: World) -> None:
-    """Audit events come newest first, a page at a time, by subject and by name, each with who, what and from where."""
+    """Audit events come newest first, a page at a time, by subject and by name, each with who, what and from where. A
+    name that is misspelt is refused: an empty list would say that nothing happened.
+    """
     admin = await root(world)
     user = await world.register()
     await world.program().login()
@@ -226,6 +228,9 @@ async def test_events_are_paged_and_filtered(world: World) -> None:
     mine = (await admin.call("GET", f"/admin/api/events?subject={user['id']}&name=session_started")).json["events"]
     assert [event["address"] for event in mine] in ([], ["192.0.2.7"])
     assert {event["subject"] for event in mine} <= {user["id"]}
+    for wrong in ("name=sesion_started", "before=x", f"before={page['next']}x"):
+        refused = await admin.call("GET", f"/admin/api/events?{wrong}")
+        assert (refused.status, refused.json["field"]) == (422, wrong.split("=", 1)[0]), wrong
 
 
 async def test_s09_an_administrator_proves_the_password_again_before_changing_anything(world: World) -> None:

@@ -6,15 +6,16 @@ No endpoint here reads or returns a password. An administrator can start a reset
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, cast
+from typing import Annotated, cast, get_args
 
 from msgspec import Meta, Struct
 from msgspec.structs import asdict
 
 from dutchdoor.errors import Conflict, InvalidInput
 from dutchdoor.jose.signing_keys import KeyState, StoredKey, state_of, waiting, with_states
-from dutchdoor.model.audit_events import AuditCursor, AuditEvent
+from dutchdoor.model.audit_events import AuditCursor, AuditEvent, EventName
 from dutchdoor.model.departures import Departure
+from dutchdoor.model.ids import is_id
 from dutchdoor.services.administration import ListedStatus
 from dutchdoor.texts import mark
 from dutchdoor.web.api import Call, Route
@@ -236,11 +237,14 @@ class EventStream(Struct):
 
 async def list_events(call: Call) -> Response:
     limit = page_limit(call)
+    name, before = call.query.get("name", ""), call.query.get("before", "")
+    # An auditor would read an empty answer as "this never happened".
+    if name and name not in get_args(EventName):
+        raise InvalidInput(mark("There is no such event."), field="name")
+    if before and not is_id(before):
+        raise InvalidInput(mark("There is no such event."), field="before")
     found = await call.authority.store.events(
-        subject=call.query.get("subject", "")[:200],
-        name=call.query.get("name", "")[:64],
-        before=call.query.get("before", "")[:22],
-        limit=limit,
+        subject=call.query.get("subject", "")[:200], name=name, before=before, limit=limit
     )
     views = [*map(_event_view, found)]
     return json_response(200, Events(views, found[-1].id if len(found) == limit else None))
