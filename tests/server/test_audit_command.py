@@ -72,6 +72,8 @@ def test_p50_every_event_is_exported_page_by_page(run: Run, monkeypatch: pytest.
     assert not run("audit", *form).err
     for wrong in (("--limit", "4"), ("--follow",)):
         assert run("audit", "--all", *wrong).code == 2
+    assert "'sesion_started'. Did you mean session_started?" in run("audit", "--name", "sesion_started").err
+    assert "It takes account_created, " in run("audit", "--name", "xyzzy").err
     assert "'x' is none" in run("audit", "--before", "x").err
 
 

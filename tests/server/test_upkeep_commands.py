@@ -44,6 +44,8 @@ def test_p42_a_purge_by_command_keeps_what_the_servers_keep(run: Run) -> None:
     assert (refused.code, "--max-audit-for" in refused.err) == (2, True)
     served(policy=replace(STANDARD, max_audit_for=1000 * DAY))
     assert run("purge", "--json").json == {"deleted": 0}
+    slip = run("purge", "--max-audit-for", "90")
+    assert (slip.code, "has no unit, so it counts 90 seconds" in slip.err, "add --yes" in slip.err) == (1, True, True)
     assert "Deleted 3 expired records." in run("purge", "--max-audit-for", "365d").out
 
 

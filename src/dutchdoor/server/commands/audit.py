@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from dutchdoor.auth import Auth
 from dutchdoor.errors import Unavailable
 from dutchdoor.model.audit_events import AuditCursor, AuditEvent, AuditSearch, EventName
+from dutchdoor.model.choices import nearest
 from dutchdoor.model.durations import read_duration
 from dutchdoor.model.ids import is_id
 from dutchdoor.server.config import has_no_unit
@@ -90,7 +91,7 @@ def audit(
     if {"every", "limit"} <= given:
         raise click.UsageError("--all goes without --limit: it prints every event that matches.")
     if name and name not in get_args(EventName):
-        raise click.UsageError(f"There is no event {name[:40]!a}. Events: {', '.join(sorted(get_args(EventName)))}.")
+        raise click.UsageError(f"There is no event {name[:40]!a}. {nearest(name, get_args(EventName))}")
     if before and not is_id(before):
         raise click.UsageError(f"--before takes the id of an event, and {before[:40]!a} is none.")
     begun = time.time() - read_duration(since, "--since") if since else 0.0
