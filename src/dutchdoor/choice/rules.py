@@ -44,20 +44,16 @@ IN_USE: Final = MINUTE
 """A client in use sends a request once in this time at least."""
 LEASE_FOR: Final = Terms().lease_for
 
+_ASVS: Final = "https://github.com/OWASP/ASVS/tree/v5.0.0/5.0/en"
+
 SOURCES: Final[Mapping[str, tuple[str, str]]] = {
-    "ASVS 3.3": ("OWASP ASVS 5.0, V3.3 Cookie Setup", "https://github.com/OWASP/ASVS/tree/v5.0.0/5.0/en"),
-    "ASVS 6.2": ("OWASP ASVS 5.0, V6.2 Password Security", "https://github.com/OWASP/ASVS/tree/v5.0.0/5.0/en"),
-    "ASVS 7.3": ("OWASP ASVS 5.0, V7.3 Session Timeout", "https://github.com/OWASP/ASVS/tree/v5.0.0/5.0/en"),
-    "ASVS 7.4": ("OWASP ASVS 5.0, V7.4 Session Termination", "https://github.com/OWASP/ASVS/tree/v5.0.0/5.0/en"),
-    "ASVS 7.5": (
-        "OWASP ASVS 5.0, V7.5 Defenses Against Session Abuse",
-        "https://github.com/OWASP/ASVS/tree/v5.0.0/5.0/en",
-    ),
-    "ASVS 9.2": ("OWASP ASVS 5.0, V9.2 Token content", "https://github.com/OWASP/ASVS/tree/v5.0.0/5.0/en"),
-    "ASVS 10.4": (
-        "OWASP ASVS 5.0, V10.4 OAuth Authorization Server",
-        "https://github.com/OWASP/ASVS/tree/v5.0.0/5.0/en",
-    ),
+    "ASVS 3.3": ("OWASP ASVS 5.0, V3.3 Cookie Setup", _ASVS),
+    "ASVS 6.2": ("OWASP ASVS 5.0, V6.2 Password Security", _ASVS),
+    "ASVS 7.3": ("OWASP ASVS 5.0, V7.3 Session Timeout", _ASVS),
+    "ASVS 7.4": ("OWASP ASVS 5.0, V7.4 Session Termination", _ASVS),
+    "ASVS 7.5": ("OWASP ASVS 5.0, V7.5 Defenses Against Session Abuse", _ASVS),
+    "ASVS 9.2": ("OWASP ASVS 5.0, V9.2 Token content", _ASVS),
+    "ASVS 10.4": ("OWASP ASVS 5.0, V10.4 OAuth Authorization Server", _ASVS),
     "DBSC": ("W3C, Device Bound Session Credentials (draft)", "https://w3c.github.io/webappsec-dbsc/"),
     "browser apps": (
         "OAuth 2.0 for Browser-Based Applications (IETF draft)",
@@ -116,7 +112,7 @@ class Rule(Struct, frozen=True, kw_only=True):
     id: str
     decides: str
     when: str
-    applies: Callable[[Case], bool]
+    applies: Callable[[Case], bool] = lambda _case: True
     gives: str
     value: Callable[[Case], Any]
     because: str
@@ -140,10 +136,6 @@ DECISIONS: Final[Mapping[str, str]] = {
     "workers": "the number of processes of a node",
 }
 """In the order in which they are decided. The pattern and the transport are decided for each client."""
-
-
-def _always(_case: Case) -> bool:
-    return True
 
 
 def _is(value: Any) -> Callable[[Case], Any]:
@@ -321,7 +313,6 @@ RULES: Final[tuple[Rule, ...]] = (
         id="C8",
         decides="checking",
         when="in all other cases",
-        applies=_always,
         gives="Verifier",
         value=_is("follow"),
         because="It checks tokens in memory, and refuses what was revoked as soon as the log-out says `fenced`.",
@@ -342,7 +333,6 @@ RULES: Final[tuple[Rule, ...]] = (
         id="L2",
         decides="lease",
         when="in all other cases",
-        applies=_always,
         gives="10 s",
         value=_is(LEASE_FOR),
         because="No service holds one, so the default stays.",
@@ -385,7 +375,6 @@ RULES: Final[tuple[Rule, ...]] = (
         id="P4",
         decides="pattern",
         when="in all other cases: pages of one server",
-        applies=_always,
         gives="session",
         value=_is("session"),
         because="One cookie means nothing by itself, works without a script, and is refused the moment it is revoked.",
@@ -407,7 +396,6 @@ RULES: Final[tuple[Rule, ...]] = (
         id="T2",
         decides="transport",
         when="in all other cases",
-        applies=_always,
         gives="body",
         value=_is("body"),
         because="The client keeps the secret itself: an app in the system's key store, a program in a file of its "
@@ -428,7 +416,6 @@ RULES: Final[tuple[Rule, ...]] = (
         id="A2",
         decides="access_for",
         when="in all other cases",
-        applies=_always,
         gives="of the preset: high 5 min, standard 10 min, relaxed 15 min",
         value=lambda case: case.policy.access_for,
         because="Short enough that a copied token is worth little, long enough that refreshes are few.",
@@ -438,7 +425,6 @@ RULES: Final[tuple[Rule, ...]] = (
         id="I1",
         decides="idle_for",
         when="always",
-        applies=_always,
         gives="of the preset: high 30 min, standard 14 days, relaxed 30 days",
         value=lambda case: case.policy.idle_for,
         because="A browser that was left open is a sign-in for the next person. NIST allows 1 hour at AAL2.",
@@ -448,7 +434,6 @@ RULES: Final[tuple[Rule, ...]] = (
         id="I2",
         decides="absolute_for",
         when="always",
-        applies=_always,
         gives="of the preset: high 12 h, standard 30 days, relaxed 90 days",
         value=lambda case: case.policy.absolute_for,
         because="A copy that is never noticed ends some day. NIST allows 24 hours at AAL2, and 30 days at AAL1.",
@@ -468,7 +453,6 @@ RULES: Final[tuple[Rule, ...]] = (
         id="S2",
         decides="step_up_for",
         when="in all other cases",
-        applies=_always,
         gives="10 min",
         value=lambda case: case.policy.step_up_for,
         because="Long enough for one task.",
@@ -488,7 +472,6 @@ RULES: Final[tuple[Rule, ...]] = (
         id="W2",
         decides="password_minimum",
         when="in all other cases",
-        applies=_always,
         gives="15",
         value=_is(15),
         because="NIST asks for 15 characters where the password is the only factor. A sentence of four words has more.",
@@ -518,7 +501,6 @@ RULES: Final[tuple[Rule, ...]] = (
         id="F3",
         decides="second_factor",
         when="in all other cases",
-        applies=_always,
         gives="optional",
         value=_is("optional"),
         because="People may protect themselves, and no one is surprised.",
@@ -538,7 +520,6 @@ RULES: Final[tuple[Rule, ...]] = (
         id="B2",
         decides="device_binding",
         when="in all other cases",
-        applies=_always,
         gives="optional",
         value=_is("optional"),
         because="A client that proves a key is bound from then on, and the others work as before.",
@@ -558,7 +539,6 @@ RULES: Final[tuple[Rule, ...]] = (
         id="N2",
         decides="nodes",
         when="in all other cases",
-        applies=_always,
         gives=f"2, or 3 for an outage or for high; more where the load takes more than {CORES_OF_A_MACHINE} cores each",
         value=_nodes,
         because="Two survive the loss of one. With three, one can be replaced while another fails.",
@@ -578,7 +558,6 @@ RULES: Final[tuple[Rule, ...]] = (
         id="D2",
         decides="database",
         when="in all other cases",
-        applies=_always,
         gives="PostgreSQL",
         value=_is("postgres"),
         because="All nodes share it.",
@@ -588,7 +567,6 @@ RULES: Final[tuple[Rule, ...]] = (
         id="K1",
         decides="workers",
         when="always",
-        applies=_always,
         gives=f"what carries requests, refreshes, polls, and log-ins ({PEAK} times the mean of a month), half busy",
         value=_workers,
         because="Processor time is measured: a log-in is hundreds of times a request, because the password's hash is "
