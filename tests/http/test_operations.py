@@ -349,6 +349,7 @@ async def test_p02_a_store_out_of_reach_is_503_and_signs_no_one_out() -> None:
         assert (await browser.me()).status == (await phone.me()).status == 200
 
 
+@pytest.mark.usefixtures("patience")
 async def test_p15_a_database_that_is_read_only_is_logged_and_not_ready(caplog: pytest.LogCaptureFixture) -> None:
     """A PostgreSQL that answers and takes no writes: log-ins are 503 with the server's reason in the log, `/readyz`
     fails, and people who are signed in stay so.

@@ -17,6 +17,9 @@ from dutchdoor.errors import InvalidToken, StaleClaims
 ADA = {"email": "ada@example.com", "password": "a quiet heron at dusk"}
 
 
+pytestmark = pytest.mark.usefixtures("patience", "patient_verifiers")  # a busy machine is no outage
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.long)])
 def environment(request: pytest.FixtureRequest) -> dict[str, str]:
     if request.param == "sqlite":

@@ -49,6 +49,9 @@ from dutchdoor.testing.conformance import (
 FORK = multiprocessing.get_context("forkserver")
 
 
+pytestmark = pytest.mark.usefixtures("patience")  # a busy machine is no outage
+
+
 @pytest.fixture(params=["sqlite-sqlite", "sqlite-postgres", "postgres-sqlite"])
 def urls(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
     """Two addresses, to move from and to."""

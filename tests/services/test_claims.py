@@ -45,6 +45,7 @@ async def sign_in(auth: Auth, mode: Mode) -> Any:
     return signed_in
 
 
+@pytest.mark.usefixtures("patient_verifiers")
 async def test_a_claim_is_the_same_by_cookie_token_and_verifier() -> None:
     """Each of them gives what JSON gives back, for the account and the session that the hook was asked about."""
     hook, port = Plan(), free_port()

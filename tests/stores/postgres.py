@@ -104,7 +104,7 @@ async def lag():
 async def kill_server(server, *, kills, seed):
     dice = random.Random(seed)
     ada, acknowledged = an_account(), set()
-    async with opened(server.own) as store:
+    async with opened(there(server.own)(server.port)) as store:
         await store.commit(Add(ada))
 
         async def commit_on():

@@ -59,7 +59,7 @@ async def test_a_server_that_restarts_is_back_without_a_word(server):
     """Connections that a restart closed are made anew, for a session that is looked up and one that is swapped."""
     ada = an_account()
     session = a_session(ada)
-    async with opened(server.own) as store:
+    async with opened(there(server.own)(server.port)) as store:
         await patiently(lambda: store.commit(Add(ada), Add(session)))
         await asks(store, session, ada)
         server.stop()

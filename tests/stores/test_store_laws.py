@@ -41,6 +41,8 @@ from dutchdoor.testing.conformance import (
     tokens_of,
 )
 
+pytestmark = pytest.mark.usefixtures("patience")  # a busy machine is no outage
+
 TRIES = 3
 
 

@@ -7,23 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.backing import PATIENCE
 from tests.verifier.standin import Standin, stand_still, standing
 
 import dutchdoor.verifier
 from dutchdoor import Verifier
 from dutchdoor.revocation.follower import Follower
-from dutchdoor.verifier import poller
 
 
 @pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let verifiers of this process wait a minute for what a request waits three seconds for: a busy machine may take
-    that.
-    """
-    monkeypatch.setattr(dutchdoor.verifier, "WAITS_FOR", PATIENCE)
-    for name in ("ANSWERED_WITHIN", "SETTLES_WITHIN", "CLOSES_WITHIN"):
-        monkeypatch.setattr(poller, name, PATIENCE)
+def verifiers_are_patient(patient_verifiers: None) -> None:
+    """A busy machine is no outage."""
 
 
 @pytest.fixture
