@@ -140,11 +140,15 @@ def _refuse_in_depends(annotation: Any, fix: str) -> None:
     annotation.__signature__ = inspect.Signature([read])
 
 
-_refuse_in_depends(CurrentUser, "user: CurrentUser")
-_refuse_in_depends(OptionalUser, "user: OptionalUser")
-_refuse_in_depends(CurrentPrincipal, "principal: CurrentPrincipal")
-_refuse_in_depends(OptionalPrincipal, "principal: OptionalPrincipal")
-_refuse_in_depends(SessionData, "session: SessionData")
+_ANNOTATIONS: Sequence[tuple[Any, str]] = (
+    (CurrentUser, "user: CurrentUser"),
+    (OptionalUser, "user: OptionalUser"),
+    (CurrentPrincipal, "principal: CurrentPrincipal"),
+    (OptionalPrincipal, "principal: OptionalPrincipal"),
+    (SessionData, "session: SessionData"),
+)
+for _annotation, _fix in _ANNOTATIONS:
+    _refuse_in_depends(_annotation, _fix)
 
 _NO_BRACKETS = _Refused("Depends(auth.require) guards nothing. Write Depends(auth.require()), with brackets.")
 
