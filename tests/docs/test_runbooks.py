@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,13 +84,24 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-def post(server: Running, path: str, body: object, bearer: str = "") -> tuple[int, Any]:
-    with contextlib.closing(http.client.HTTPConnection(server.host, server.port, timeout=60)) as connection:
-        headers = {"content-type": "application/json", **({"authorization": f"Bearer {bearer}"} if bearer else {})}
-        connection.request("POST", path, json.dumps(body), headers)
-        answer = connection.getresponse()
-        raw = answer.read()
-        return answer.status, json.loads(raw) if raw[:1] == b"{" else raw
+def ask(server: Running, method: str, path: str, body: str | None = None, **headers: str) -> tuple[int, bytes]:
+    """Send a request until the answer is no 503: a busy machine's database may take more than the second that it has,
+    and a client comes again when it is asked to.
+    """
+    until = time.monotonic() + 60
+    while True:
+        with contextlib.closing(http.client.HTTPConnection(server.host, server.port, timeout=60)) as connection:
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            status, raw = answer.status, answer.read()
+        if status != 503 or time.monotonic() > until:
+            return status, raw
+        time.sleep(float(answer.headers["retry-after"]))
+
+
+def post(server: Running, path: str, body: object) -> tuple[int, Any]:
+    status, raw = ask(server, "POST", path, json.dumps(body), **{"content-type": "application/json"})
+    return status, json.loads(raw) if raw[:1] == b"{" else raw
 
 
 def log_in(server: Running) -> dict[str, Any]:
@@ -103,9 +115,7 @@ def refreshes(server: Running, made: dict[str, Any]) -> int:
 
 
 def is_accepted(server: Running, token: str) -> bool:
-    with contextlib.closing(http.client.HTTPConnection(server.host, server.port, timeout=60)) as connection:
-        connection.request("GET", "/auth/me", headers={"authorization": f"Bearer {token}"})
-        return connection.getresponse().status == 200
+    return ask(server, "GET", "/auth/me", authorization=f"Bearer {token}")[0] == 200
 
 
 def kid_of(token: str) -> str:

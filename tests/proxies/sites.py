@@ -11,6 +11,7 @@ import socket
 import ssl
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,12 +69,22 @@ class Site:
 
     def sign_in(self, client: httpx2.Client, mode: str = "session") -> dict[str, Any]:
         body = {**ADA, "mode": mode, **({"transport": "body"} if mode == "hybrid" else {})}
-        answer = client.post(f"{self.place.base}/auth/login", json=body)
+        answer = self.served(client, "/auth/login", body)
         assert answer.status_code == 200, answer.text
         said: dict[str, Any] = answer.json()
         if mode != "session":
             client.headers["authorization"] = f"Bearer {said['access_token']}"
         return said
+
+    def served(self, client: httpx2.Client, path: str, body: dict[str, str]) -> httpx2.Response:
+        """Post until the answer is no 503: a busy machine's PostgreSQL may take more than the second that it has, and
+        a client comes again when it is asked to.
+        """
+        until = time.monotonic() + 60
+        while (answer := client.post(f"{self.place.base}{path}", json=body)).status_code == 503:
+            assert time.monotonic() < until, answer.text
+            time.sleep(float(answer.headers["retry-after"]))
+        return answer
 
     def log_out(self, client: httpx2.Client, said: dict[str, Any], wait: int) -> dict[str, Any]:
         headers = {"x-csrf-token": said.get("csrf_token") or "", "prefer": f"wait={wait}"}
@@ -196,7 +207,7 @@ def _a_site(folder: Path, name: str, source: str, base: str, settings: dict[str,
         client = site.browser()
         try:
             eventually(lambda: _answers(client, f"{base}/auth/me"))
-            assert client.post(f"{base}/auth/register", json=ADA).status_code == 201
+            assert site.served(client, "/auth/register", ADA).status_code == 201
             yield site
         finally:
             for each in site.clients:
