@@ -68,6 +68,7 @@ def test_nothing_is_found_where_nothing_is_unsafe(safe: dict[str, object]) -> No
         ({"proxy": ("10.0.0.0/8",)}, "proxy", False),
         ({"database": "memory:"}, "database", True),
         ({"database": "memory:", "workers": "2"}, "host", True),
+        ({"database": "sqlite:///nowhere/door.db"}, "database", True),
         ({"rotation": "strict"}, "rotation", False),
         ({"fingerprint": "off"}, "fingerprint", False),
         ({"host": "0.0.0.0", "proxy": ()}, "host", True),

@@ -127,7 +127,7 @@ def test_contrast_is_that_of_wcag() -> None:
         (Branding(font="serif; } body { display: none"), "Give names of fonts"),
         (Branding(font='"Inter, serif'), "Give names of fonts"),
         (Branding(logo="no/such.svg"), "no/such.svg (logo) cannot be read: No such file"),
-        (Branding(logo="logo.gif"), "may be .png, .svg"),
+        (Branding(logo="logo.gif"), "(logo) must be a file that ends in .png, .svg"),
         (Branding(templates="no/such"), "templates names no/such, which is no folder."),
     ],
 )
@@ -190,7 +190,11 @@ def test_a_template_replaces_a_page_and_may_extend_ours(folder: Callable[..., Pa
         ),
         ("login.html", '{% include "_foot.html" %}', "login.html, line 1: there is no template _foot.html."),
         ("login.html", '{% from "part.html" import email %}', "no template part.html. Did you mean parts.html?"),
-        ("assets/steal.js", "", "may be .css, .ico, .jpg, .png, .svg, .webp, .woff2"),
+        (
+            "assets/steal.js",
+            "",
+            "(a file of assets/) must be a file that ends in .css, .ico, .jpg, .png, .svg, .webp, .woff2",
+        ),
     ],
 )
 def test_a_template_that_does_not_fit_is_refused_at_the_start(

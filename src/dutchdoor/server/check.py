@@ -362,6 +362,13 @@ def _files(settings: Settings) -> Iterator[Finding]:
         *([("tls_key", Path(settings.tls_key))] if settings.tls_key else []),
         *([("config", Path(settings.config_file))] if settings.config_file else []),
     ]
+    if database and not database.parent.is_dir():
+        yield Finding(
+            setting="database",
+            what=f"There is no directory {database.parent}.",
+            why="`serve` refuses to start with this. Create it first.",
+            matters=True,
+        )
     for setting, path in secret_files:
         try:
             found = path.stat()

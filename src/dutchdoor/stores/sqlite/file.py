@@ -43,7 +43,9 @@ def prepare(path: Path, kinds: Kinds, *, to_move: bool, as_is: bool) -> Head:
     with _preparing:
         try:
             if not path.parent.is_dir():
-                raise Misconfigured(f"There is no directory {path.parent}.")
+                raise Misconfigured(
+                    f"There is no directory {path.parent} for the database {path.name}. Create it first."
+                )
             if as_is and not path.exists():
                 refuse_another_schema(str(path), (), migrations)
             # Only if there is no file. Closing a descriptor of a file that SQLite has open in this process would drop

@@ -222,7 +222,7 @@ def _folder(given: str | PathLike[str]) -> Path:
 def _file(path: Path, what: str, kinds: Mapping[str, str], at_most: int) -> StaticFile:
     kind = kinds.get(path.suffix.lower())
     if kind is None:
-        raise Misconfigured(f"{path} is {what}, and may be {', '.join(sorted(kinds))}.")
+        raise Misconfigured(f"{path} ({what}) must be a file that ends in {', '.join(sorted(kinds))}.")
     try:
         content = path.read_bytes()
     except OSError as exc:
