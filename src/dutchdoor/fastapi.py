@@ -140,15 +140,11 @@ def _refuse_in_depends(annotation: Any, fix: str) -> None:
     annotation.__signature__ = inspect.Signature([read])
 
 
-_ANNOTATIONS: Sequence[tuple[Any, str]] = (
-    (CurrentUser, "user: CurrentUser"),
-    (OptionalUser, "user: OptionalUser"),
-    (CurrentPrincipal, "principal: CurrentPrincipal"),
-    (OptionalPrincipal, "principal: OptionalPrincipal"),
-    (SessionData, "session: SessionData"),
-)
-for _annotation, _fix in _ANNOTATIONS:
-    _refuse_in_depends(_annotation, _fix)
+_refuse_in_depends(CurrentUser, "user: CurrentUser")
+_refuse_in_depends(OptionalUser, "user: OptionalUser")
+_refuse_in_depends(CurrentPrincipal, "principal: CurrentPrincipal")
+_refuse_in_depends(OptionalPrincipal, "principal: OptionalPrincipal")
+_refuse_in_depends(SessionData, "session: SessionData")
 
 _NO_BRACKETS = _Refused("Depends(auth.require) guards nothing. Write Depends(auth.require()), with brackets.")
 
@@ -231,10 +227,10 @@ def _with_included(routes: Sequence[BaseRoute]) -> Iterable[Any]:
 def _look_at(dependant: Dependant, path: str) -> None:
     for field in (*dependant.query_params, *dependant.body_params):
         default: Any = field.field_info.default
-        fix = next((f"Write {fix}." for annotation, fix in _ANNOTATIONS if default is annotation), "")
-        if isinstance(default, _Dependency):
-            fix = default.fix
-        elif isinstance(getattr(default, "__self__", None), Auth):
+        # `CurrentUser`, or an annotation of the application's own, has its `Depends` in the metadata.
+        of_annotation = [getattr(each, "dependency", None) for each in getattr(default, "__metadata__", ())]
+        fix = next((each.fix for each in (default, *of_annotation) if isinstance(each, _Dependency)), "")
+        if isinstance(getattr(default, "__self__", None), Auth):
             fix = "Write Depends(auth.require())."
         if fix:
             # A value of the query would take its place: the route is open.

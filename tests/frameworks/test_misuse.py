@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from django.views import View
@@ -194,6 +194,7 @@ DEFAULTS: dict[str, tuple[Callable[[dutchdoor.fastapi.Auth], Any], str]] = {
     "require without a call": (lambda auth: auth.require, r"Write Depends\(auth\.require\(\)\)\."),
     "annotation": (lambda _: dutchdoor.fastapi.CurrentUser, "Write user: CurrentUser"),
     "current_user": (lambda auth: auth.current_user, "Write user: CurrentUser"),
+    "own annotation": (lambda auth: Annotated[Any, Depends(auth.current_user)], "Write user: CurrentUser"),
 }
 
 
