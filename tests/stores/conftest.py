@@ -9,7 +9,9 @@ import pytest
 import redis.asyncio
 from tests.backing import a_postgres
 from tests.stores.postgres import patiently
+from tests.stores.valkey import PATIENCE
 
+from dutchdoor.stores import redis_connection
 from dutchdoor.stores.postgres import PostgresStore
 
 
@@ -45,6 +47,12 @@ def server(one_server):
     if not one_server.is_running():
         one_server.start()
     one_server.sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def patient_links(monkeypatch):
+    """Wait for an answer of Redis as long as it takes: a busy machine is no outage."""
+    monkeypatch.setattr(redis_connection, "TRY_FOR", PATIENCE)
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ LAWS_OF_REDIS = [law for law in LAWS if any(word in law.__name__ for word in OF_
         ),
     ],
 )
-async def test_law(kind, law, tmp_path, valkey_url):
+async def test_law(kind, law, tmp_path, valkey_url, patient_links):
     """A store with Redis beside it obeys the law, whatever the store."""
     record = Far() if kind == "memory" else SqliteStore(tmp_path / "test.db")
     async with opened(record, valkey_url) as store:
@@ -44,7 +44,7 @@ async def test_law(kind, law, tmp_path, valkey_url):
 
 
 @pytest.mark.parametrize("law", LAWS_OF_REDIS, ids=lambda law: law.__name__)
-async def test_law_with_postgres(law, prepared_url, valkey_url, patience):
+async def test_law_with_postgres(law, prepared_url, valkey_url, patience, patient_links):
     """The same over PostgreSQL."""
     async with opened(make_store(prepared_url), valkey_url) as store:
         await law(store)

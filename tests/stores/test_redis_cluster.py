@@ -143,13 +143,13 @@ def six(cluster):
     [pytest.param(law, marks=[] if law.__name__ in SHORT else pytest.mark.long) for law in LAWS_OF_REDIS],
     ids=lambda law: law.__name__,
 )
-async def test_law_over_a_cluster(six, law):
+async def test_law_over_a_cluster(six, law, patient_links):
     """A store with a cluster beside it obeys the law."""
     async with opened(Far(), six.url) as store:
         await law(store)
 
 
-async def test_copies_are_spread_and_found(six):
+async def test_copies_are_spread_and_found(six, patient_links):
     """Copies lie on every shard, and one batch of look-ups finds all of them, each in its place."""
     record = Far()
     ada = an_account()
@@ -172,7 +172,7 @@ async def test_copies_are_spread_and_found(six):
         assert sum(held) >= 300
 
 
-async def test_a_limit_is_exact_over_a_cluster(six):
+async def test_a_limit_is_exact_over_a_cluster(six, patient_links):
     """I-16: all that one attempt takes from is on one shard, so of 200 from three nodes exactly as many pass as may."""
     async with opened(Far(), six.url, count=3) as nodes:
         buckets = [Bucket(f"slow:{n}", SLOW) for n in range(3)]
@@ -180,7 +180,7 @@ async def test_a_limit_is_exact_over_a_cluster(six):
         assert hits.count((0.0, "")) == SLOW.burst
 
 
-async def test_wake_ups_pass_through_a_cluster(six):
+async def test_wake_ups_pass_through_a_cluster(six, patient_links):
     """A message that is published at one server arrives at any."""
     async with opened(Deaf(), six.url, count=2) as (one, other):
         woken = []

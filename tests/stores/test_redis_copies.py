@@ -15,6 +15,8 @@ from dutchdoor.stores.base import REMEMBERED_FOR, End
 from dutchdoor.stores.sqlite import SqliteStore
 from dutchdoor.testing.conformance import NOW, a_session, an_account
 
+pytestmark = pytest.mark.usefixtures("patient_links")  # a busy machine is no outage
+
 
 @pytest.mark.parametrize("answer", [7, None, b"x", b"xy", [], [None], [None] * 3, [7, 7], [None, [b"x"]], ["x", "y"]])
 async def test_an_answer_of_another_form_is_no_copy(answer, valkey_url, monkeypatch):

@@ -17,6 +17,8 @@ from dutchdoor.stores.memory import MemoryStore
 from dutchdoor.stores.redis import around
 from dutchdoor.testing.conformance import NOW, an_event
 
+pytestmark = pytest.mark.usefixtures("patient_links")  # a busy machine is no outage
+
 
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(n, marks=pytest.mark.long) for n in range(2, 12))])
 async def test_the_script_decides_as_python_does(seed, valkey_url, emptied):
