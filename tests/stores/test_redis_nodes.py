@@ -21,6 +21,8 @@ from dutchdoor.services.sessions import Authority
 from dutchdoor.stores.base import REMEMBERED_FOR, Swap
 from dutchdoor.stores.redis import RedisStore
 
+pytestmark = pytest.mark.usefixtures("patient_links")  # a busy machine is no outage
+
 
 @contextlib.asynccontextmanager
 async def nodes(record, url, clocks):
