@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import msgspec
 import pytest
 
@@ -85,3 +87,18 @@ def test_json_is_what_an_answer_is_by_default() -> None:
     assert (answer.status, msgspec.json.decode(answer.body), answer.kind) == (201, {"a": 1}, "api")
     assert answer.headers == [(b"content-type", b"application/json"), (b"x-y", b"z")]
     assert Response(204).headers == []
+
+
+async def test_a_header_more_loses_nothing_of_a_long_answer() -> None:
+    """An answer that is sent in pieces keeps them beside a cookie that is cleared, and is itself unchanged."""
+
+    async def rest() -> AsyncIterator[bytes]:
+        yield b"b"
+        yield b"c"
+
+    answer = Response(200, [(b"x", b"y")], b"a", kind="page", pieces=rest())
+    more = answer.beside((b"set-cookie", b"gone="))
+    assert more.pieces is not None
+    assert more.body + b"".join([each async for each in more.pieces]) == b"abc"
+    assert (more.status, more.kind, more.headers) == (200, "page", [(b"x", b"y"), (b"set-cookie", b"gone=")])
+    assert answer.headers == [(b"x", b"y")]
