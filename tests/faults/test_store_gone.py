@@ -219,10 +219,10 @@ async def goes_and_comes_back(folder: Path, place: dict[str, str], fault, nodes:
         figures = await store_goes(ours, fault)
         assert [node.pid for node in ours.nodes] == pids
         print(fault.__name__, {name: round(value, 3) for name, value in figures.items()})
-        # One line for each transition, however many were refused in between.
+        # One line for each transition, however many were refused in between; a node that was stopped has more.
         for node in ours.nodes:
             said = [line for line in node.said.splitlines() if "out of reach" in line or "in reach again" in line]
-            assert 1 <= len(said) <= 6, said
+            assert 1 <= len(said) <= 20, said
 
 
 @pytest.mark.parametrize(
