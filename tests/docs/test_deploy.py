@@ -81,14 +81,16 @@ def test_the_units_settings_are_accepted_and_safe(tmp_path: Path) -> None:
         file.chmod(0o600)
         assert f'"/etc/dutchdoor/{name}"' in text
     file = tmp_path / "dutchdoor.toml"
-    file.write_text(text.replace("/etc/dutchdoor", str(tmp_path)))
+    assert "sqlite:////var/lib/dutchdoor/" in text
+    state = tmp_path / unit()["StateDirectory"][0]  # which systemd makes in /var/lib
+    state.mkdir()
+    file.write_text(text.replace("/etc/dutchdoor", str(tmp_path)).replace("/var/lib", str(tmp_path)))
     settings = read_settings({"config": str(file)}, {})
     refuse_unsafe(settings)
     assert [each.what for each in findings(settings) if each.matters] == []
     allowed = {line.partition(":")[2] for line in unit()["SocketBindAllow"]}
     assert allowed == {str(settings.port), str(settings.metrics_port)}
     assert unit()["SocketBindDeny"] == ["any"]
-    state = Path("/var/lib") / unit()["StateDirectory"][0]
     assert str(sqlite_file(settings)).startswith(f"{state}/")
     (started,) = unit()["ExecStart"]
     assert started.endswith("dutchdoor serve --config /etc/dutchdoor/dutchdoor.toml")
