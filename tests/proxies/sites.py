@@ -45,6 +45,21 @@ class Seen(NamedTuple):
         return [value for key, value in self.headers if key.lower().replace("_", "-").strip() == name]
 
 
+class Browser(httpx2.Client):
+    """A client with cookies of its own. It comes again after a 503, as clients do: on a busy machine a database may
+    take more than the second that it has, and Traefik sends no one to a node that was late once.
+    """
+
+    comes_again = True
+
+    def request(self, *args: Any, **more: Any) -> httpx2.Response:
+        until = time.monotonic() + 60
+        while (answer := super().request(*args, **more)).status_code == 503 and self.comes_again:
+            assert time.monotonic() < until, answer.text
+            time.sleep(0.2)
+        return answer
+
+
 class Site:
     """A site that runs."""
 
@@ -54,37 +69,27 @@ class Site:
         self.issuer = self.origin + place.base
         self.app = "/" if place.base else "/app/"
         self.tls = ssl.create_default_context(cafile=str(place.folder / "cert.pem"))
-        self.clients: list[httpx2.Client] = []
+        self.clients: list[Browser] = []
 
-    def browser(self) -> httpx2.Client:
-        """A client with cookies of its own, closed with the site. It follows no redirect by itself."""
-        client = httpx2.Client(base_url=self.origin, verify=self.tls, timeout=60)
+    def browser(self) -> Browser:
+        """A browser that is closed with the site. It follows no redirect by itself."""
+        client = Browser(base_url=self.origin, verify=self.tls, timeout=60)
         self.clients.append(client)
         return client
 
-    def signed_in(self, mode: str = "session") -> tuple[httpx2.Client, dict[str, Any]]:
+    def signed_in(self, mode: str = "session") -> tuple[Browser, dict[str, Any]]:
         """A browser that is signed in, by cookie or with a bearer token; and what the log-in answered."""
         client = self.browser()
         return client, self.sign_in(client, mode)
 
     def sign_in(self, client: httpx2.Client, mode: str = "session") -> dict[str, Any]:
         body = {**ADA, "mode": mode, **({"transport": "body"} if mode == "hybrid" else {})}
-        answer = self.served(client, "/auth/login", body)
+        answer = client.post(f"{self.place.base}/auth/login", json=body)
         assert answer.status_code == 200, answer.text
         said: dict[str, Any] = answer.json()
         if mode != "session":
             client.headers["authorization"] = f"Bearer {said['access_token']}"
         return said
-
-    def served(self, client: httpx2.Client, path: str, body: dict[str, str]) -> httpx2.Response:
-        """Post until the answer is no 503: a busy machine's PostgreSQL may take more than the second that it has, and
-        a client comes again when it is asked to.
-        """
-        until = time.monotonic() + 60
-        while (answer := client.post(f"{self.place.base}{path}", json=body)).status_code == 503:
-            assert time.monotonic() < until, answer.text
-            time.sleep(float(answer.headers["retry-after"]))
-        return answer
 
     def log_out(self, client: httpx2.Client, said: dict[str, Any], wait: int) -> dict[str, Any]:
         headers = {"x-csrf-token": said.get("csrf_token") or "", "prefer": f"wait={wait}"}
@@ -207,7 +212,7 @@ def _a_site(folder: Path, name: str, source: str, base: str, settings: dict[str,
         client = site.browser()
         try:
             eventually(lambda: _answers(client, f"{base}/auth/me"))
-            assert site.served(client, "/auth/register", ADA).status_code == 201
+            assert client.post(f"{base}/auth/register", json=ADA).status_code == 201
             yield site
         finally:
             for each in site.clients:

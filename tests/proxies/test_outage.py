@@ -25,6 +25,7 @@ def test_f29_an_outage_signs_no_one_out(name: str, postgres_url: str) -> None:
             clients = [site.signed_in(mode)[0] for mode in ("session", "hybrid")]
             link.refuse()
             for client in clients:
+                client.comes_again = False
                 answer = client.get("/app/x", headers={"sec-fetch-mode": "navigate"})
                 assert answer.status_code == 503, answer.text
                 assert int(answer.headers["retry-after"]) >= 1
