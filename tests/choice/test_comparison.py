@@ -30,7 +30,7 @@ from dutchdoor.server.commands import compare
 ROOT = Path(__file__).parents[2]
 HEARD: list[str] = []
 """What the verifiers of the run wrote into the log."""
-TINY = Plan(rounds=1, sign_ins=64, requests=128, outages=1, lease=1.0)
+TINY = Plan(rounds=1, sign_ins=64, requests=128, outages=1, lease=2.0)
 BY_HAND = ("by-hand-jwt", "by-hand-session")
 TABLE = ROOT / "docs" / "guides" / "comparison.json"
 
