@@ -26,6 +26,7 @@ async def test_a20_the_address_changes_over_http(world: World) -> None:
     assert (await world.call("POST", "/auth/password/reset", json=reset)).status == 200
     ada = world.browser()
     await ada.login(ADA, PASSWORD)
+    await world.posted()  # what the log-in is announced with, before the mail that is looked at
     world.clock.forward(STANDARD.step_up_for + 1)
     refused = await ada.call("POST", "/auth/email/change", json={"email": NEW})
     assert (refused.status, refused.code) == (401, "step_up_required")

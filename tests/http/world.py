@@ -455,7 +455,6 @@ class Person:
     async def login(self, email: str = "ada@example.com", password: str = PASSWORD, **more: Any) -> Answer:
         answer = await self.call("POST", "/auth/login", json={"email": email, "password": password, **more})
         assert answer.status == 200, answer
-        await self.world.posted()
         return answer
 
     async def me(self) -> Answer:
