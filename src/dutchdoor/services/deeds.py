@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from msgspec import Struct
 
 from dutchdoor.model.accounts import Account
+from dutchdoor.model.acting import COMMAND
 from dutchdoor.model.audit_events import AuditEvent, AuditSearch, EventName
 from dutchdoor.model.one_time_tokens import OneTimeToken
 from dutchdoor.model.service_credentials import RegisteredClient, VerifierKey
@@ -127,7 +128,7 @@ class Deeds(Part):
         if not name.endswith("_secret_changed"):
             return frozenset()
         found, _ = await self.store.look_for_events(AuditSearch(name=name, since=since), limit=_LISTED)
-        return frozenset(_of(event) for event in found if event.actor in {subject, "cli"})
+        return frozenset(_of(event) for event in found if event.actor in {subject, COMMAND})
 
     async def _standing(self, event: AuditEvent) -> Deed | None:
         """Return what an event tells of, unless it is undone."""
