@@ -152,8 +152,8 @@ async def test_w50_a_fresh_proof_keeps_the_application_signed_in(world: World, t
     assert led(sent) == (303, "/auth/account/passkey")
     assert (await tab.opens("/auth/account/passkey")).status == 200
     assert (await tab.refreshes()).status == 403, "the CSRF token of the session before"
-    told = await tab.call("GET", "/auth/csrf")
-    assert told.json["mode"] == "hybrid"
+    answer = await tab.call("GET", "/auth/csrf")
+    assert answer.json["mode"] == "hybrid"
     assert (await tab.refreshes()).status == 200
     assert await names(world) and "refresh_theft" not in await names(world)
 

@@ -30,7 +30,7 @@ async def test_out_of_reach_sessions_go_on_and_limits_say_so(how, caplog):
         async with opened(record, server.url, patient=False) as store:
             await copied(store, ada, session)
 
-            def told(is_of_limits):
+            def said(is_of_limits):
                 """Whether it is back or out of reach, line by line."""
                 lines = [entry.getMessage() for entry in caplog.records]
                 return ["back" in line for line in lines if ("limits" in line) is is_of_limits]
@@ -54,7 +54,7 @@ async def test_out_of_reach_sessions_go_on_and_limits_say_so(how, caplog):
                 assert max(waits) < PATIENCE
                 assert await store.session(session.id) == (session, ada)
                 assert (await store.counts())["sessions"] == 1
-                await until(lambda: all(told(each)[-1:] == [False] for each in (False, True)))
+                await until(lambda: all(said(each)[-1:] == [False] for each in (False, True)))
                 if how == "killed":
                     server.start()
                 else:
@@ -67,7 +67,7 @@ async def test_out_of_reach_sessions_go_on_and_limits_say_so(how, caplog):
                     assert await store.recent_session(session.id, 1) is None
                 await copied(store, ada, session)
                 for each in (False, True):
-                    assert told(each) == [n % 2 == 1 for n in range(len(told(each)))], "one line for each transition"
+                    assert said(each) == [n % 2 == 1 for n in range(len(said(each)))], "one line for each transition"
                 lines_of_all = [entry.getMessage() for entry in caplog.records]
                 assert all(f":{server.port} is out of reach" in line for line in lines_of_all if "back" not in line)
 
